@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from fuzz.campaign.limits import MAX_JOBS, MODES, default_jobs
-from fuzz.cli.declare import PATH, Args, declare, flag, option
+from fuzz.cli.declare import PATH, TEXT, Args, declare, flag, option
 from fuzz.cli.options import (
     MAX_SEED,
     against,
@@ -56,6 +56,8 @@ examples:
       intended changes are rows of corpus/known/releases.toml, all else is a divergence of relation against
   shadowfuzz fuzz --seconds 3600 --accept-kept --out out/nightly
       for a nightly run: status 0 as long as nothing is new
+  shadowfuzz fuzz --cluster 10.0.0.1:6379 --store postgresql://fuzz@10.0.0.1/fuzz --targets 'kvm-*'
+      on all nodes of a Ray cluster, which join and leave, spread over six targets; one database has what they find
 
 what is in --out afterwards (call again with the same directory to go on from there):
   corpus/                 scenarios that reached something new, readable
@@ -117,6 +119,7 @@ missing here, or a finding could not be written
 @store
 @option(
     "--cluster",
+    type=TEXT,
     metavar="ADDRESS",
     help="run on the nodes of a Ray cluster: HOST:PORT or ray://HOST:PORT; auto, the one of this machine; or local, "
     "one that is started here (extra cluster; docs/cluster.md)",

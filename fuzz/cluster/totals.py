@@ -10,8 +10,9 @@ from fuzz.campaign.counters_file import EMPTY, Stats, merge
 from fuzz.campaign.guidance import Guide
 from fuzz.campaign.parent import Progress
 from fuzz.cluster.node_report import ENDED, FAILED, PREPARING, NodeReport
-from fuzz.store.nodes import LOST, NodeRow
+from fuzz.store.nodes import LOST
 from harness.findings.finding import Subject
+from harness.report.campaign_data import NodeRow
 
 REPORTS_A_SECOND = 20
 """So many reports the head reads a second at most."""

@@ -4,33 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from fuzz.store.database import Database, Unreadable
+from harness.report.campaign_data import NodeRow
 
 LOST, ENDED = "lost", "ended"
 """States of nodes that do nothing any more: they are gone, or were told to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """One node of the campaign ``run``.
-
-    ``state`` is one word or a sentence.  ``seen`` is when it last said something, ISO 8601.  ``rate`` are checked
-    exits a second lately; the other numbers count since it joined.
-    """
-
-    run: str
-    node: str
-    host: str
-    target: str
-    state: str
-    seen: str
-    workers: int
-    scenarios: int
-    checked_exits: int
-    coverage: int
-    rate: int
 
 
 class Nodes:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fuzz.triage.metrics import EXPOSITION
 from harness.errors import InputError
 from harness.report import api
 from harness.report.campaign_data import Book
@@ -22,6 +23,7 @@ from harness.report.html_markup import el
 from harness.report.html_report import finding_page, page
 
 HTML, JSON = "text/html; charset=utf-8", "application/json"
+METRICS = "/metrics"
 LOOK_SECONDS = 1.0
 """No more often is it asked whether the database has changed."""
 FINDINGS = "/findings/"
@@ -54,6 +56,7 @@ _LISTS: dict[str, Callable[[Book], api.Json]] = {
     "/errata": api.errata,
     "/clusters": api.clusters,
     "/runs": api.runs,
+    "/nodes": api.nodes,
 }
 
 
@@ -88,7 +91,7 @@ class _Made:
             )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
-        return answer(404, HTML, f"there are /, {FINDINGS}ID and {api.ROOT}")
+        return answer(404, HTML, f"there are /, {FINDINGS}ID, {METRICS} and {api.ROOT}")
 
     def _api(self, path: str) -> Answer:
         assert isinstance(self.book, Book)
@@ -103,10 +106,13 @@ def _is_api(path: str) -> bool:
 
 
 class Site:
-    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while."""
+    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while.
 
-    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object]) -> None:
-        self._read, self._stamp = read, stamp
+    ``metrics`` returns the numbers that Prometheus asks for, as text; they are read anew each time, which is cheap.
+    """
+
+    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object], metrics: Callable[[], str]) -> None:
+        self._read, self._stamp, self._metrics = read, stamp, metrics
         self._lock = threading.Lock()
         self._making = False
         self._looked = time.monotonic()
@@ -115,10 +121,18 @@ class Site:
 
     def get(self, path: str) -> Answer:
         """Return the answer to a path, without what follows a question mark."""
+        if path == METRICS:
+            return self._numbers()
         self._look()
         made = self._made
         with self._lock:
             return made.get(path)
+
+    def _numbers(self) -> Answer:
+        try:
+            return answer(200, EXPOSITION, self._metrics())
+        except InputError as error:
+            return answer(500, "text/plain; charset=utf-8", f"{error}\n")
 
     def _make(self) -> _Made:
         try:

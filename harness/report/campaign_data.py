@@ -60,6 +60,27 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node of ``run``, a campaign on many machines.
+
+    ``state`` is one word or a sentence.  ``seen`` is when it last said something, ISO 8601.  ``rate`` are checked
+    exits a second lately; the other numbers count since it joined.
+    """
+
+    run: str
+    node: str
+    host: str
+    target: str
+    state: str
+    seen: str
+    workers: int
+    scenarios: int
+    checked_exits: int
+    coverage: int
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """A decision of the model: at how many checked exits of all runs it went which way.
 
@@ -93,7 +114,8 @@ class Book:
     ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
     ``releases`` are the kernels that were measured to show an erratum, by its id and by mode of KVM
     (:class:`harness.findings.regressions.Regression`).  ``said`` is what people say of findings, by id; ``unreadable``
-    has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.
+    has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.  ``nodes`` are
+    those of campaigns on many machines.
     """
 
     made: str
@@ -109,6 +131,7 @@ class Book:
     said: Mapping[str, Said] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     out: str = ""
+    nodes: tuple[NodeRow, ...] = ()
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

@@ -52,6 +52,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("click", ("fuzz.cli.*",)),
     ("rich", ("fuzz.cli.*",)),
     ("asyncio", ("harness.vm.qemu",)),
+    ("prometheus_client", ("fuzz.triage.metrics",)),
     ("ray", ("fuzz.cluster.ray_nodes",)),
 )
 

@@ -165,6 +165,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.exchange_formats", "unit/fuzz/cli/test_findings.py", ("fuzz.triage.findings_text",)),
         Row("harness.report.finding_data", "unit/fuzz/cli/test_findings.py"),
         Row("harness.report.html_findings", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
+        Row(
+            "harness.report.html_nodes",
+            "unit/fuzz/triage/test_metrics.py",
+            ("fuzz.triage.report_page", "harness.report.html_report"),
+        ),
         Row("harness.report.html_nights", "unit/harness/report/test_nights.py"),
         Row("harness.report.html_problems", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.html_script", "unit/harness/report/test_html_report.py"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.marks import Marks
-from fuzz.store.nodes import NodeRow, Nodes
+from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
 from fuzz.store.shared_corpus import Offer, SharedCorpus, corpus_key
 from fuzz.targets.observation import signatures
@@ -19,7 +19,7 @@ from harness.findings.check import check
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
-from harness.report.campaign_data import Sample
+from harness.report.campaign_data import NodeRow, Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
 from harness.vm.crash import Again, Report, to_text

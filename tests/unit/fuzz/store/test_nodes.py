@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fuzz.store.database import Database, default_url
-from fuzz.store.nodes import NodeRow, Nodes
+from fuzz.store.nodes import Nodes
+from harness.report.campaign_data import NodeRow
 
 ROW = NodeRow("run", "n1", "host", "", "preparing", "2027-01-01", 0, 0, 0, 0, 0)
 
