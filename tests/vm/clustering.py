@@ -26,6 +26,7 @@ from fuzz.cluster.node_job import PLACES
 from fuzz.store.database import FILE, Database
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.nodes import Nodes
+from fuzz.store.runs import History
 from harness.vm.cache import default_root
 from tests.support.postgres import Server, server
 
@@ -104,10 +105,13 @@ class Campaign:
     url: str
     out: Path
     confirmed: set[str] = field(default_factory=set)
+    run: str = ""
 
     def note(self) -> None:
         """Note what nodes have confirmed so far, whether or not it is in the database of all."""
-        for file in (default_root(os.environ) / PLACES).glob(f"*/*/{FILE}"):
+        with suppress(Exception):
+            self.run = self.run or History(Database(self.url)).runs()[-1].id
+        for file in (default_root(os.environ) / PLACES).glob(f"{self.run or 'none'}/*/{FILE}"):
             with suppress(sqlite3.Error):
                 lite = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
                 sql = "SELECT id FROM findings WHERE shelf = ?"
