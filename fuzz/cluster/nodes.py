@@ -35,8 +35,8 @@ class Nodes(Protocol):
         """Start the actor of a node at a place."""
         ...
 
-    def ask(self, node: str, pause: float) -> None:
-        """Ask a node how it stands."""
+    def ask(self, node: str, question: float | str) -> None:
+        """Ask a node: how it stands, with seconds between two of its looks at the database; or what is to be done."""
         ...
 
     def answers(self) -> Iterator[tuple[str, Answer]]:

@@ -7,6 +7,7 @@ that keeps a local cluster on the loopback address.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -14,6 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,24 @@ def require_ray() -> None:
         raise SetupError("--cluster needs Ray, which is not installed: pip install 'shadowfuzz[cluster]'")
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What nodes do: the module and class of their actors, and the method that answers when a node is asked."""
+
+    module: str
+    actor: str
+    method: str
+
+
+CAMPAIGN = Work("fuzz.cluster.ray_actor", "NodeActor", "report")
+TRIAGE = Work("fuzz.cluster.triage_actor", "TriageActor", "triage")
+
+
 class RayNodes:
     """The nodes of a cluster that runs; a :class:`fuzz.cluster.nodes.Nodes`."""
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    def __init__(self, ray: Any, work: Work) -> None:
+        self._ray, self._work = ray, work
         self._actors: dict[str, Any] = {}
         self._asked: dict[Any, str] = {}
 
@@ -59,20 +74,19 @@ class RayNodes:
         """Start the actor of a node at a place."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from fuzz.cluster.ray_actor import NodeActor
-
+        actor = getattr(importlib.import_module(self._work.module), self._work.actor)
         how = {
             "num_cpus": 0,  # its workers are processes of their own, as many as it is told
             "max_restarts": MAX_RESTARTS,
             "max_concurrency": 4,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place, soft=False),
         }
-        self._actors[node] = self._ray.remote(NodeActor).options(**how).remote(job)
+        self._actors[node] = self._ray.remote(actor).options(**how).remote(job)
 
-    def ask(self, node: str, pause: float) -> None:
-        """Ask a node how it stands, unless it was asked and did not answer yet."""
+    def ask(self, node: str, question: float | str) -> None:
+        """Ask a node, unless it was asked and did not answer yet."""
         if node in self._actors and node not in self._asked.values():
-            self._asked[self._actors[node].report.remote(pause)] = node
+            self._asked[getattr(self._actors[node], self._work.method).remote(question)] = node
 
     def answers(self) -> Iterator[tuple[str, Answer]]:
         """Yield what nodes answered since the last call."""
@@ -167,7 +181,7 @@ def _connect(ray: Any, how: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
+def connected(address: Address, work: Work = CAMPAIGN) -> Iterator[RayNodes]:
     """Connect to a cluster, or start one, which ends with the block.
 
     InputError: there is none at the address.  SetupError: Ray is missing, or cannot be started.
@@ -183,7 +197,7 @@ def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
 
     how: dict[str, Any] = {"address": address.text, "log_to_driver": False, "logging_level": logging.CRITICAL}
     if address.is_local:
-        how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "num_cpus": cpus}
+        how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
         if address.is_local:
             ray.init(**how)  # its processes end with the thread that started them
@@ -194,7 +208,7 @@ def connected(address: Address, cpus: int | None = None) -> Iterator[RayNodes]:
             raise SetupError(f"Ray cannot start a cluster on this machine: {_first_line(error)}") from error
         raise InputError("--cluster", None, f"no Ray cluster at {address.text}: {_first_line(error)}") from error
     try:
-        yield RayNodes(ray)
+        yield RayNodes(ray, work)
     finally:
         with suppress(Exception):
             ray.shutdown()

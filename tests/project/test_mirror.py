@@ -201,6 +201,8 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cluster.campaign", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz")),
         Row("fuzz.cluster.node", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR)),
         Row("fuzz.cluster.ray_actor", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR[:-1])),
+        Row("fuzz.cluster.triage", LIVE_CLUSTER, ("triage", MAIN, "fuzz.cli.triage")),
+        Row("fuzz.cluster.triage_actor", LIVE_CLUSTER),
         Row("fuzz.cluster.ray_nodes", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", "fuzz.cluster.campaign")),
         Row("harness.vm.kernels.selftest_tree", "vm/test_exported_selftests_live.py"),
         Row("harness.vm.plugins.kvm_coverage", LIVE_MAP),

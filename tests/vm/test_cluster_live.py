@@ -15,8 +15,13 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
-from fuzz.store.database import Database
+from fuzz.cluster.triage_actor import TriageActor
+from fuzz.cluster.triage_job import Told, TriageJob
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import read_stories, story_of
 from fuzz.store.runs import History
+from fuzz.triage.triage import in_order, is_waiting
 from harness.vm.cache import default_root
 from tests.support.postgres import server
 from tests.vm.clustering import campaign, check_nothing_lost, fleet, kill_again_and_again
@@ -47,8 +52,24 @@ def test_nothing_confirmed_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture
         assert "errata that came back" in capsys.readouterr().out
 
 
-def test_a_cluster_on_this_machine_ends_with_the_campaign(tmp_path: Path) -> None:
+def test_a_campaign_and_triage_on_a_cluster_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without PostgreSQL: the nodes of a local cluster share the file in the campaign's directory."""
     out = tmp_path / "out"
     assert main(["fuzz", "--cluster", "local", "--seconds", "5", "--jobs", "1", "--quiet", "--out", str(out)]) in (0, 1)
     assert (out / "summary.json").exists() and len(list((out / "corpus").iterdir())) > 10
+    database = Database(default_url(out))
+    store = Store(database, FINDINGS)
+    one, *others = in_order(story for story in read_stories(store)[0] if is_waiting(story))
+    with database.access(write=True) as access:
+        for story in others:
+            access.run("DELETE FROM findings WHERE id = :id", id=story.id)
+    assert main(["triage", "--cluster", "local", "--runs", "2", "--campaign", str(out)]) == 0
+    assert f"1 of 1: {one.id}" in capsys.readouterr().err
+    assert not is_waiting(story_of(store, one.id)) and store.load(one.id).same_vm.runs == 2
+
+
+def test_a_node_says_what_it_cannot_do(tmp_path: Path) -> None:
+    actor = TriageActor(TriageJob(default_url(tmp_path), 1, False).to_json())
+    told = Told.from_json(actor.triage("divergence-000000000000"), "here")
+    assert "no such finding" in told.told and not told.again
+    actor.stop()

@@ -52,7 +52,7 @@ class Played:
         self.targets.append(job)
         self.started[name], self.lives[name] = self.now, 1
 
-    def ask(self, node: str, pause: float) -> None:
+    def ask(self, node: str, question: float | str) -> None:
         self.asked.append(node)
 
     def answers(self) -> Iterator[tuple[str, Answer]]:
