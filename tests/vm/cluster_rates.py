@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what a cluster costs: the same two workers with and without one, in turns.
 
-``python -m tests.vm.cluster_rates PAIRS SECONDS`` prints checked exits a second of each campaign, and how much the nodes
-and the database exchanged.  Needs Ray (the extra ``cluster``) and PostgreSQL.
+``python -m tests.vm.cluster_rates PAIRS SECONDS`` prints checked exits a second of each campaign, and what PostgreSQL
+counted meanwhile.  Needs Ray (the extra ``cluster``) and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def exchanged(postgres: Server) -> dict[str, float]:
     """Return what PostgreSQL counted: transactions, rows written, bytes of its log."""
     with Database(postgres.url).access() as access:
         sql = (
-            "SELECT xact_commit AS commits, xact_rollback AS rollbacks, tup_inserted AS inserted, tup_updated AS updated, "
-            "sessions FROM pg_stat_database WHERE datname = 'postgres'"
+            "SELECT xact_commit AS commits, xact_rollback AS rollbacks, tup_inserted AS inserted, "
+            "tup_updated AS updated, sessions FROM pg_stat_database WHERE datname = 'postgres'"
         )
         (row,) = access.run(sql).mappings().all()
         wal = access.run("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')").scalar()
