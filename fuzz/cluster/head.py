@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,11 +21,13 @@ LOOK_SECONDS = 2.0
 """How often it looks for nodes that joined or left."""
 END_SECONDS = 45.0
 """So long may nodes take to end; after that they are killed."""
+MAX_FAILURES = 3
+"""A node gets a target so often; what it lacks may be there the next time."""
 BAD_REPORTS = 5
 """A node that sends so many reports in a row that are none is left out."""
 PATIENCE_SECONDS = 60.0
 """So long a campaign goes on without any node: others may join."""
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 30.0
 """When no node works any more, so long others may still join."""
 
 
@@ -66,7 +69,7 @@ class Head:
     _known: dict[str, _Node] = field(default_factory=dict)
     _course: list[tuple[float, int]] = field(default_factory=list)
     _growth: Growth = field(default_factory=Growth)
-    _refused: dict[str, set[str]] = field(default_factory=dict)
+    _failures: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def run(self) -> Outcome:
         """Run until the time is up, ``stopped`` says so, or no node is left that works."""
@@ -115,7 +118,7 @@ class Head:
 
     def _employ(self, id_: str, place: Place, now: float) -> None:
         """Start an actor on a node for the target that needs it most, if it can boot any that is left."""
-        refused = self._refused.setdefault(id_, set())
+        refused = {target for (node, target), count in self._failures.items() if node == id_ and count >= MAX_FAILURES}
         served = {node.target: node.since for node in self._known.values()}
         target = next_target(self.plan.targets, self._work(), self._growth.gains(), refused, served)
         if target is not None:
@@ -153,7 +156,7 @@ class Head:
             return
         last = self.totals.nodes[name].last
         if last is not None and last.state == FAILED:
-            self._refused[node.place].add(node.target)
+            self._failures[node.place, node.target] += 1
         node.moving = node.moving and not self.totals.nodes[name].is_over
         if self.totals.nodes[name].is_over:
             self.nodes.forget(name)
@@ -162,7 +165,7 @@ class Head:
         """Give up a node that cannot do its work; another target it may still try."""
         node = self._known[name]
         node.moving = False
-        self._refused[node.place].add(node.target)
+        self._failures[node.place, node.target] += 1
         self.totals.lose(name, why)
         self.nodes.forget(name)
 

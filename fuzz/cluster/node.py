@@ -41,6 +41,8 @@ FOREVER = 1e9
 """Seconds: a node runs until it is told to end."""
 COUNT_SECONDS = 20.0
 """How often counts are carried over; what is new goes at once."""
+HOLD_SECONDS = 60.0
+"""So long it waits for its directory, which another node may be carrying over."""
 MAX_SAID = 20
 FOUND = ("unexplained", "alarms", "crashes", "internal", "flaky")
 """The groups of statistics whose names are findings."""
@@ -104,10 +106,11 @@ class Node:
         settle(self._cache, job.store, self._place)
         protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
         seeds = tuple(map(Path, job.corpus)) or SEEDS
-        with hold(self._place, job.store), campaign_directory(self._place, seeds, protected=protected):
-            self._fuzz(prepared)
-        if not self._report.why:  # all of it is in the database of all
-            remove(self._place)
+        with hold(self._place, job.store, HOLD_SECONDS):
+            with campaign_directory(self._place, seeds, protected=protected):
+                self._fuzz(prepared)
+            if not self._report.why:  # all of it is in the database of all
+                remove(self._place)
 
     def _fuzz(self, prepared: Prepared) -> None:
         job, place = self._job, self._place
