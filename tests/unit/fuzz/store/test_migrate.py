@@ -18,6 +18,8 @@ from sqlalchemy import create_engine, inspect, text
 from fuzz.store.database import FILE, Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.migrate import SCRIPTS
+from fuzz.store.migrations import env
+from fuzz.store.migrations.versions import v0001, v0002, v0003, v0004
 from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
 from fuzz.store.schema import COLUMNS, MIGRATIONS, OLDER, REVISIONS
@@ -140,6 +142,9 @@ def test_shadowfuzz_before_alembic_refuses_this_schema(tmp_path: Path) -> None:
 def test_each_version_has_its_script() -> None:
     scripts = sorted(path.stem for path in (SCRIPTS / "versions").glob("v*.py"))
     assert scripts == [f"v{name}" for name in REVISIONS]
+    chain_ = [(module.revision, module.down_revision) for module in (v0001, v0002, v0003, v0004)]
+    assert chain_ == list(zip(REVISIONS, (None, *REVISIONS), strict=False)), "a new one is listed here, too"
+    assert callable(env.run), "it can be imported where Alembic does not run it"
 
 
 def test_a_column_is_the_same_in_every_table() -> None:
