@@ -25,7 +25,8 @@ from fuzz.cluster.exchange import Exchange
 from fuzz.cluster.head import Head, HeadPlan
 from fuzz.cluster.node_job import NodeJob
 from fuzz.cluster.nodes import Nodes, Place
-from fuzz.cluster.ray_nodes import connected
+from fuzz.cluster.ray_actor import NodeActor
+from fuzz.cluster.ray_nodes import Work, connected
 from fuzz.cluster.totals import Totals
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
@@ -55,7 +56,7 @@ class ClusterPlan:
 def run_cluster_campaign(plan: ClusterPlan, display: Display, progress: Callable[[str], None]) -> Summary:
     """Run a campaign.  InputError, SetupError: the cluster, a name or the set-up is wrong; nothing was run."""
     check_plan(plan)
-    with connected(plan.address) as nodes:
+    with connected(plan.address, Work(NodeActor, NodeActor.report.__name__)) as nodes:
         progress(f"cluster: {len(nodes.places())} nodes at {plan.address.text}")
         return run_on(nodes, plan, display)
 

@@ -7,7 +7,6 @@ that keeps a local cluster on the loopback address.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 import os
@@ -42,15 +41,10 @@ def require_ray() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What nodes do: the module and class of their actors, and the method that answers when a node is asked."""
+    """What nodes do: the class of their actors, which is made of a job, and the method that answers a question."""
 
-    module: str
-    actor: str
+    actor: type
     method: str
-
-
-CAMPAIGN = Work("fuzz.cluster.ray_actor", "NodeActor", "report")
-TRIAGE = Work("fuzz.cluster.triage_actor", "TriageActor", "triage")
 
 
 class RayNodes:
@@ -74,14 +68,13 @@ class RayNodes:
         """Start the actor of a node at a place."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        actor = getattr(importlib.import_module(self._work.module), self._work.actor)
         how = {
             "num_cpus": 0,  # its workers are processes of their own, as many as it is told
             "max_restarts": MAX_RESTARTS,
             "max_concurrency": 4,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place, soft=False),
         }
-        self._actors[node] = self._ray.remote(actor).options(**how).remote(job)
+        self._actors[node] = self._ray.remote(self._work.actor).options(**how).remote(job)
 
     def ask(self, node: str, question: float | str) -> None:
         """Ask a node, unless it was asked and did not answer yet."""
@@ -181,7 +174,7 @@ def _connect(ray: Any, how: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def connected(address: Address, work: Work = CAMPAIGN) -> Iterator[RayNodes]:
+def connected(address: Address, work: Work) -> Iterator[RayNodes]:
     """Connect to a cluster, or start one, which ends with the block.
 
     InputError: there is none at the address.  SetupError: Ray is missing, or cannot be started.

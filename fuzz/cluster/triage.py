@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 
 from fuzz.campaign.parent import until_signal
 from fuzz.cluster.address import Address, check_store
-from fuzz.cluster.ray_nodes import TRIAGE, connected
+from fuzz.cluster.ray_nodes import Work, connected
+from fuzz.cluster.triage_actor import TriageActor
 from fuzz.cluster.triage_head import TriageHead
 from fuzz.cluster.triage_job import TriageJob
 from fuzz.store.database import Database
@@ -39,7 +40,7 @@ def triage_on_cluster(
     if not waiting:
         say(f"nothing to do on targets that match {pattern}")
         return 0
-    with connected(address, TRIAGE) as nodes, until_signal() as stopped:
+    with connected(address, Work(TriageActor, TriageActor.triage.__name__)) as nodes, until_signal() as stopped:
         done = TriageHead(nodes, job.to_json(), say, stopped).run([story.id for story in waiting])
         if stopped():
             raise KeyboardInterrupt

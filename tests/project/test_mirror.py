@@ -40,7 +40,7 @@ MAIN, TABLE = "fuzz.cli.main", "fuzz.cli.tree"
 LIVE_BENCH = "vm/test_bench_live.py"
 LIVE_MAP, LIVE_CRASH, LIVE_TARGET = "vm/test_coverage_live.py", "vm/test_crash_live.py", "vm/test_target_live.py"
 LIVE_CLUSTER = "vm/test_cluster_live.py"
-ACTOR = ("fuzz.cluster.campaign", "fuzz.cluster.ray_nodes", "fuzz.cluster.ray_actor")
+ACTOR = ("fuzz.cluster.campaign", "fuzz.cluster.ray_actor")
 LEVELS = ("tests.support.model_states", "harness.model")
 
 ROWS: dict[str, tuple[Row, ...]] = {
