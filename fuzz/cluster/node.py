@@ -142,7 +142,7 @@ class Node:
         def loop() -> None:
             while not ending.wait(self._pause):
                 progress = latest[0] if latest else None
-                why = sync.once(time.monotonic())
+                why = sync.once(time.monotonic(), self._pause)
                 if progress is not None:
                     self._tell(**_standing(progress, sync.carrier.carried), why=why)
 
@@ -162,11 +162,14 @@ class Sync:
         self.carrier, self.exchange = carrier, exchange
         self._next_counts = 0.0
 
-    def once(self, now: float) -> str:
-        """Carry findings, push and fetch scenarios; return what went wrong, empty if nothing did."""
+    def once(self, now: float, pause: float) -> str:
+        """Carry findings, push and fetch scenarios; return what went wrong, empty if nothing did.
+
+        ``pause`` seconds lie between two calls; where many nodes make it longer, counts wait longer, too.
+        """
         counts = now >= self._next_counts
         if counts:
-            self._next_counts = now + COUNT_SECONDS
+            self._next_counts = now + COUNT_SECONDS * pause
         return _attempt(
             lambda: self.carrier.carry(counts=counts), self.exchange.collect, self.exchange.push, self.exchange.fetch
         )

@@ -24,15 +24,20 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What tells whether a finding has to be carried again: how simple its scenario is, its crash report, its count."""
+    """What tells whether a finding has to be carried again.
+
+    ``simplicity`` of its scenario, its ``crash`` report, how many ``examples`` it has and how simple the simplest of
+    them is, its ``count``.
+    """
 
     simplicity: int
     crash: str
+    examples: tuple[int, int]
     count: int
 
     def is_described_as(self, other: Row) -> bool:
-        """Whether only the count differs."""
-        return (self.simplicity, self.crash) == (other.simplicity, other.crash)
+        """Whether at most the count differs."""
+        return (self.simplicity, self.crash, self.examples) == (other.simplicity, other.crash, other.examples)
 
 
 class Carrier:
@@ -54,22 +59,39 @@ class Carrier:
 
     def carry(self, *, counts: bool = True) -> int:
         """Carry what is new or simpler, and with ``counts`` also how often each was seen; return how many."""
-        due = {key: row for key, row in self._rows().items() if self._is_due(key, row, counts)}
-        examples = {shelf: Store(self._local, shelf).examples() for shelf in {shelf for shelf, _ in due}}
-        for (shelf, id_), row in due.items():
-            store = Store(self._local, shelf)
-            try:
-                entry, texts = store.entry(id_), store.texts(id_)
-            except InputError as error:
-                self.unreadable[shelf, id_] = str(error)
-                continue
-            with self._shared.access(write=True, durable=True) as access:
-                _put(access, entry, row, texts)
-                for example in examples[shelf].get(id_, ()):
-                    Store(self._shared, shelf).exemplify(access, id_, example)
-                _count(access, (shelf, id_), row.count, self._node)
-            self._carried[shelf, id_] = row
-        return len(due.keys() - self.unreadable.keys())
+        rows = {key: row for key, row in self._rows().items() if key not in self.unreadable}
+        carried = [key for key, row in rows.items() if self._is_new(key, row) and self._describe(key, row)]
+        if not counts:
+            return len(carried)
+        more = [key for key, row in rows.items() if key in self._carried and self._carried[key] != row]
+        if more:
+            with self._shared.access(write=True) as access:
+                for shelf, id_ in more:  # in one order for all nodes, or two wait for each other
+                    _count(access, (shelf, id_), rows[shelf, id_].count, self._node)
+            self._carried |= {key: rows[key] for key in more}
+        return len(carried) + len(more)
+
+    def _is_new(self, key: Key, row: Row) -> bool:
+        last = self._carried.get(key)
+        return last is None or not last.is_described_as(row)
+
+    def _describe(self, key: Key, row: Row) -> bool:
+        """Carry all of a finding; return whether it could be read here."""
+        shelf, id_ = key
+        store = Store(self._local, shelf)
+        try:
+            entry, texts = store.entry(id_), store.texts(id_)
+        except InputError as error:
+            self.unreadable[key] = str(error)
+            return False
+        examples = store.examples().get(id_, ())
+        with self._shared.access(write=True, durable=True) as access:
+            _put(access, entry, row, texts)
+            for example in examples:
+                Store(self._shared, shelf).exemplify(access, id_, example)
+            _count(access, key, row.count, self._node)
+        self._carried[key] = row
+        return True
 
     def _rows(self) -> dict[Key, Row]:
         with self._local.access() as access:
@@ -78,16 +100,15 @@ class Carrier:
             self.unreadable |= {("findings", row.where): row.why for row in others}
             sql = "SELECT shelf, id, text FROM texts WHERE name = :name"
             texts, _ = access.sound_rows("texts", sql, name=CRASH)
+            sql = "SELECT shelf, id, COUNT(*) AS n, MIN(simplicity) AS least FROM examples GROUP BY shelf, id"
+            some, _ = access.sound_rows("examples", sql)
         crashes = {(text["shelf"], text["id"]): text["text"] for text in texts}
-        keys = [(row["shelf"], row["id"]) for row in rows]
-        each = zip(keys, rows, strict=True)
-        return {key: Row(row["simplicity"], crashes.get(key, ""), row["count"]) for key, row in each}
-
-    def _is_due(self, key: Key, row: Row, counts: bool) -> bool:
-        last = self._carried.get(key)
-        return key not in self.unreadable and (
-            last is None or not last.is_described_as(row) or (counts and last != row)
-        )
+        examples = {(row["shelf"], row["id"]): (row["n"], row["least"]) for row in some}
+        found = {}
+        for row in rows:
+            key = row["shelf"], row["id"]
+            found[key] = Row(row["simplicity"], crashes.get(key, ""), examples.get(key, (0, 0)), row["count"])
+        return found
 
 
 def _put(access: Access, entry: Entry, row: Row, texts: Mapping[str, str]) -> None:

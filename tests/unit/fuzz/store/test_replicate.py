@@ -57,6 +57,17 @@ def test_counts_are_added_once_whatever_is_repeated(tmp_path: Path) -> None:
     assert carrier.carry() == 1 and Store(shared, FINDINGS).count(finding().id) == 5
 
 
+def test_an_example_that_shows_something_else_first_is_carried(tmp_path: Path) -> None:
+    local, shared = database(tmp_path, "one"), database(tmp_path, "shared")
+    store = Store(local, FINDINGS)
+    store.add(finding(), SMALL, leader="one")
+    carrier = Carrier(local, shared, "one")
+    carrier.carry()
+    store.add(finding(), LARGE, leader="two")
+    assert carrier.carry(counts=False) == 1
+    assert [example.leader for example in Store(shared, FINDINGS).examples()[finding().id]] == ["one", "two"]
+
+
 def test_what_could_not_be_carried_is_carried_later(tmp_path: Path) -> None:
     local = database(tmp_path, "one")
     Store(local, FINDINGS).add(finding(), SMALL)
