@@ -80,7 +80,7 @@ class _Actions:
     - ``excepted``: an exception was asked for since the last reset.
     - ``unsettled``: one was asked for since the last KVM_RUN: it may be entered already, or not.
     - ``either_vector``: VBAR_EL1 was written since then, so that the vector is the old one or the new one.
-    - ``serror``: ELR_EL1 and SPSR_EL1 after an SError that may have been taken.
+    - ``serror``: the values of ELR_EL1 and SPSR_EL1 after each SError that may have been taken.
     """
 
     turn: ExpectedState
@@ -95,7 +95,7 @@ class _Actions:
     unsettled: bool = False
     either_vector: bool = False
     was_reset: bool = False
-    serror: dict[int, int] = field(default_factory=dict)
+    serror: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.access = self._is_left()
@@ -174,7 +174,7 @@ class _Actions:
         for index in _KEPT:
             self.turn.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
         for index, left in self.serror.items():
-            self.turn.allowed[index] = frozenset({self.turn.values[index], left})
+            self.turn.allowed[index] = left | {self.turn.values[index]}
 
     def _set(self, index: int, value: int) -> str:
         turn, pends = self.turn, self.unsettled and not self.at_once
@@ -250,7 +250,8 @@ class _Actions:
         taken = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
         if not self.serror_taken:
             # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
-            self.serror = {index: taken[index] for index in (exceptions.ELR, exceptions.SPSR)}
+            for index in (exceptions.ELR, exceptions.SPSR):
+                self.serror[index] = self.serror.get(index, frozenset()) | {taken[index]}
             return ""
         if self.either_vector:
             return WRITTEN_WHILE_PENDING

@@ -338,6 +338,12 @@ def test_what_a_rule_uncovers_may_be_another_ones() -> None:
         assert {one.cause for one in found} == causes_of
 
 
+def test_each_of_two_serrors_may_be_the_one_that_a_reset_leaves() -> None:
+    """KVM_RUN moved PC between them: ELR_EL1, which the reset keeps, shows that the first one was taken."""
+    found = unexplained("reset_after_two_serrors", "7.3.4", TargetErrata(ALL))
+    assert {one.cause for one in found} == {RESET_KEEPS_BANKED, RESET_KEEPS_SERROR}
+
+
 def test_a_step_of_a_guest_that_steps_itself_may_have_been_left_pending() -> None:
     """KVM puts the guest's own PSTATE.SS back at an exit: the record does not show that of userspace's step."""
     name = "step_again_of_a_guest_that_steps_itself"
