@@ -20,7 +20,7 @@ from fuzz.campaign.counters_file import COVERAGE_SIZE
 from fuzz.store.shared_corpus import MAX_BYTES, MAX_FEATURE, Offer, checked_offer
 from harness.errors import InputError
 from harness.scenario.scenario import Scenario, format_scenario
-from harness.vm.plugins.edges import Edge, EdgeMap
+from harness.vm.plugins.edges import EDGES, Edge, EdgeMap
 
 OFFERS, SUFFIX = "offers", ".json"
 """The directory of these files, below that of a run, and what their names end with."""
@@ -35,27 +35,29 @@ def edge_feature(edge: Edge) -> int:
 
 
 class NewEdges:
-    """The edges of scenarios that took one which was never taken before; most scenarios take none."""
+    """The edges that a scenario took and none before it; most scenarios take none."""
 
     def __init__(self, edges: EdgeMap) -> None:
         self._edges = edges
         self._seen = 0
 
     def __call__(self) -> frozenset[int]:
-        """Return the features of the last scenario's edges; nothing, if all of them were seen before."""
-        counters = self._edges.counters()
-        taken = int.from_bytes(counters.translate(_TAKEN), "little")
-        if not taken & ~self._seen:
-            return frozenset()
-        self._seen |= taken
-        return frozenset(map(edge_feature, self._edges.reached().edges))
+        """Return the features of the edges that the last scenario was the first to take."""
+        taken = int.from_bytes(self._edges.counters().translate(_TAKEN), "little")
+        new = taken & ~self._seen
+        self._seen |= new
+        places = [place for place, byte in enumerate(new.to_bytes(EDGES, "little")) if byte] if new else ()
+        return frozenset(edge_feature(self._edges.edge_at(place)) for place in places)
 
 
 _TAKEN = bytes([0] + [1] * 255)
 
 
 class Offers:
-    """Writes the offers of one worker to a directory; ``edges`` returns what is new of KVM's own code."""
+    """Writes the offers of one worker to a directory; ``edges`` returns what is new of KVM's own code.
+
+    An offer has all counters of the model that the scenario covers, and the edges that it was the first to take.
+    """
 
     def __init__(self, place: Path, edges: Callable[[], frozenset[int]] = frozenset) -> None:
         self._place, self._edges = place, edges

@@ -138,6 +138,11 @@ class EdgeMap(Words):
         """Return the counters of the scenario that ran last, one byte for each place."""
         return self._memory[COUNTERS_AT:_EDGES_AT]
 
+    def edge_at(self, place: int) -> Edge:
+        """Return the edge that has a place, for good; (0, 0): none yet."""
+        from_, to = struct.unpack_from("<II", self._memory, _EDGES_AT + 8 * place)
+        return int(from_), int(to)
+
     def reached(self) -> Reached:
         """Return what the scenario that ran last reached."""
         return decode(self._memory)
