@@ -94,9 +94,8 @@ def main(pairs: int, seconds: int) -> None:
     ratios = [cluster / alone for alone, cluster in rates]
     alone, cluster = (sum(column) for column in zip(*rates, strict=True))
     told = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    print(
-        f"exits a second of CPU: ratio of the sums {cluster / alone:.3f}; median {statistics.median(ratios):.3f} of {told}"
-    )
+    middle = statistics.median(ratios)
+    print(f"exits a second of CPU: ratio of the sums {cluster / alone:.3f}, median {middle:.3f}, all {told}")
 
 
 if __name__ == "__main__":
