@@ -41,6 +41,8 @@ FOREVER = 1e9
 """Seconds: a node runs until it is told to end."""
 COUNT_SECONDS = 20.0
 """How often counts are carried over; what is new goes at once."""
+SETTLE_SECONDS = 30.0
+"""How often it looks for what dead nodes of its machine left."""
 HOLD_SECONDS = 60.0
 """So long it waits for its directory, which another node may be carrying over."""
 MAX_SAID = 20
@@ -108,11 +110,14 @@ class Node:
         seeds = tuple(map(Path, job.corpus)) or SEEDS
         with hold(self._place, job.store, HOLD_SECONDS):
             with campaign_directory(self._place, seeds, protected=protected):
-                self._fuzz(prepared)
+                failure = self._fuzz(prepared)
             if not self._report.why:  # all of it is in the database of all
                 remove(self._place)
+        settle(self._cache, job.store)
+        self._tell(state=FAILED if failure else ENDED)  # the last word: the process is killed behind it
 
-    def _fuzz(self, prepared: Prepared) -> None:
+    def _fuzz(self, prepared: Prepared) -> str:
+        """Run workers until told to end; return why they could not go on, empty if they could."""
         job, place = self._job, self._place
         url, offers = default_url(place), place / RUN / OFFERS
         offers.mkdir()
@@ -132,7 +137,7 @@ class Node:
         why = sync.last_time() or outcome.failure
         stats = only_carried(outcome.stats, sync.carrier.carried)
         self._tell(stats=stats, seconds=outcome.seconds, alive=0, deaths=outcome.deaths[-MAX_SAID:], why=why)
-        self._tell(state=FAILED if outcome.failure else ENDED)
+        return outcome.failure
 
     @contextmanager
     def _synchronised(self, sync: Sync, latest: list[Progress]) -> Iterator[None]:
@@ -140,7 +145,11 @@ class Node:
         ending = threading.Event()
 
         def loop() -> None:
+            next_settle = time.monotonic() + SETTLE_SECONDS
             while not ending.wait(self._pause):
+                if time.monotonic() >= next_settle:  # one that was just killed may have held its directory until now
+                    next_settle = time.monotonic() + SETTLE_SECONDS
+                    settle(self._cache, self._job.store, self._place)
                 progress = latest[0] if latest else None
                 why = sync.once(time.monotonic(), self._pause)
                 if progress is not None:
