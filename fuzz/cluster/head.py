@@ -17,6 +17,8 @@ from fuzz.cluster.totals import LOOKS_A_SECOND, REPORTS_A_SECOND, Totals, pause_
 from harness.errors import InputError
 
 POLL_SECONDS = 0.25
+GROWTH_SECONDS = 10.0
+"""How often it notes how much of each target is covered."""
 LOOK_SECONDS = 2.0
 """How often it looks for nodes that joined or left."""
 END_SECONDS = 45.0
@@ -69,6 +71,7 @@ class Head:
     _known: dict[str, _Node] = field(default_factory=dict)
     _course: list[tuple[float, int]] = field(default_factory=list)
     _growth: Growth = field(default_factory=Growth)
+    _next_growth: float = 0.0
     _failures: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def run(self) -> Outcome:
@@ -175,7 +178,9 @@ class Head:
     def _tick(self, now: float) -> None:
         progress = self.totals.progress(now, self.plan.seconds)
         self._course.append((progress.seconds, progress.stats.coverage))
-        self._growth.note(now, {target: self._coverage(target) for target in self.plan.targets})
+        if len(self.plan.targets) > 1 and now >= self._next_growth:
+            self._next_growth = now + GROWTH_SECONDS
+            self._growth.note(now, {target: self._coverage(target) for target in self.plan.targets})
         self.tick(self.totals, progress)
 
     def _coverage(self, target: str) -> int:

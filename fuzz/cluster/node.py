@@ -39,8 +39,8 @@ from harness.vm.target import has_protected_vms
 
 FOREVER = 1e9
 """Seconds: a node runs until it is told to end."""
-COUNT_SECONDS = 20.0
-"""How often counts are carried over; what is new goes at once."""
+COUNT_SECONDS = 10.0
+"""How often counts are carried over, times the pause between two looks in seconds; what is new goes at once."""
 SETTLE_SECONDS = 30.0
 """How often it looks for what dead nodes of its machine left."""
 HOLD_SECONDS = 60.0
@@ -74,7 +74,7 @@ class Node:
         """Tell the node to end; its last report comes when it has."""
         self._stop.set()
 
-    def report(self, pause: float = 1.0) -> NodeReport:
+    def report(self, pause: float) -> NodeReport:
         """Return how the node stands; ``pause`` seconds are to lie between two of its looks at the database."""
         self._pause = pause
         return self._report

@@ -18,13 +18,15 @@ REPORTS_A_SECOND = 20
 """So many reports the head reads a second at most."""
 LOOKS_A_SECOND = 100
 """So often all nodes together look at the database in a second at most."""
+LEAST_SECONDS = 2.0
+"""No node is asked, or looks at the database, more often than that."""
 RATE_SECONDS = 20.0
 """A node's rate is over so many seconds at least."""
 
 
 def pause_between(nodes: int, a_second: float) -> float:
-    """Return how many seconds lie between two things that each node does, so often a second in all; at least one."""
-    return max(1.0, nodes / a_second)
+    """Return how many seconds lie between two things that each node does, so often a second in all."""
+    return max(LEAST_SECONDS, nodes / a_second)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,4 +54,4 @@ def test_why_none_works() -> None:
 
 
 def test_pauses_grow_with_the_nodes() -> None:
-    assert [pause_between(nodes, 20) for nodes in (0, 1, 20, 100, 1000)] == [1, 1, 1, 5, 50]
+    assert [pause_between(nodes, 20) for nodes in (0, 1, 20, 100, 1000)] == [2, 2, 2, 5, 50]
