@@ -191,6 +191,7 @@ class Head:
         """End all nodes, in order if they can; take their last reports."""
         for name in self._working():
             self.nodes.stop(name)
+            self._known[name].asked = 0.0
         deadline = self.clock() + END_SECONDS
         while self._working() and self.clock() < deadline:
             self._listen(self.clock())
