@@ -32,7 +32,9 @@ lint: setup-tests ## ruff and mypy
 
 docs: ## the documents as a site in out/site, every link checked (installs MkDocs into .venv)
 	@tools/setup.sh --target $(TARGET)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[docs]'
+	@# Only the packages of the extra: to install the project again would replace its launcher (tools/launcher.py).
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*project["optional-dependencies"]["docs"], sep="\n")' >.venv/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -r .venv/docs.txt
 	@# Not --quiet: MkDocs 1.6 counts no warnings then, and --strict lets them pass.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo out/site/index.html

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``shadowfuzz`` command: make scenarios, run campaigns on targets, store and triage what they find.
+"""The ``shadowfuzz`` command: generate scenarios, run campaigns on targets, store and triage their findings.
 
 Rooms, each importing only from those before it::
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the project keeps what commands read by default."""
+"""Paths of the project's files that commands read by default."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from harness.vm.config import PROJECT
 
 CORPUS = PROJECT / "corpus"
 KNOWN_DIR = CORPUS / "known"
-"""The catalogue of known divergences, and what changed from release to release."""
+"""The catalogue of known divergences, and the intended changes between releases."""
 REGRESSIONS = CORPUS / "regressions"
 KEPT = REGRESSIONS / "expected.toml"
-"""What the kept findings show on which target."""
+"""The expected results of the kept findings, by target."""
 SHOWN = REGRESSIONS / "shown.json"
-"""What a mail and a program show of each of them (harness/handover/shown.py)."""
+"""The divergences of each kept finding that a mail and a program show (harness/handover/shown.py)."""
 CRASHES = CORPUS / "crashes" / "expected.toml"
-"""Those that end the machine."""
+"""Kept findings that end the machine."""
 ALARMS = CORPUS / "alarms" / "expected.toml"
-"""Those of which the target's kernel complained in its log."""
+"""Kept findings that the target's kernel reports in its log."""
 SEEDS = (CORPUS / "seeds", REGRESSIONS)
-"""The scenarios that a campaign starts from."""
+"""The initial scenarios of a campaign."""
 DEFAULT_OUT = Path("out/campaign")
-"""The directory of a campaign that names none."""
+"""The default directory of a campaign."""
 
 
 def out_words(out: Path) -> str:
-    """Return how a command names a campaign's directory, with a space before; nothing for the default one."""
+    """Return the option that names a campaign's directory, after a space; empty for the default directory."""
     return "" if out == DEFAULT_OUT else f" --campaign {shlex.quote(str(out))}"

@@ -4,7 +4,7 @@
 ::
 
     ShadowfuzzError
-    ├── InputError          exit 2   something the user gave us is wrong (file, line, reason)
+    ├── InputError          exit 2   an input of the user is wrong (file, line, reason)
     ├── SetupError          exit 3   this machine lacks something, or a set-up step failed
     └── TargetError         exit 3   the target (QEMU, its kernel, the agent) failed
         ├── VmLost                   QEMU died, hung or panicked
@@ -24,7 +24,7 @@ class ShadowfuzzError(Exception):
 
 
 class InputError(ShadowfuzzError):
-    """Input that does not parse or is out of range: where it is, and what was expected."""
+    """An input does not parse or is out of range: its place, and what was expected."""
 
     def __init__(self, where: str, line: int | None, reason: str) -> None:
         self.where, self.line, self.reason = where, line, reason
@@ -32,15 +32,15 @@ class InputError(ShadowfuzzError):
 
 
 class SetupError(ShadowfuzzError):
-    """Something that must be installed, fetched or built is not there; the text says how to get it."""
+    """A part that must be installed, fetched or built is missing; the text says how to get it."""
 
 
 class TargetError(ShadowfuzzError):
-    """The target failed; nothing that it was running can be judged."""
+    """The target failed; the result of what it was running is unknown."""
 
 
 class VmLost(TargetError):
-    """QEMU or the kernel in it is gone: which config, in what, the end of its console, and what was taken from it."""
+    """QEMU or its kernel died: the config, the reason, the end of the console, and the state that was read."""
 
     def __init__(self, config: str, reason: str, console_tail: str = "", remains: Remains | None = None) -> None:
         self.config, self.reason, self.console_tail, self.remains = config, reason, console_tail, remains
@@ -53,7 +53,7 @@ class AgentProtocolError(TargetError):
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """The memory of a lost machine in a file: bytes of RAM, bytes that the file has, seconds that it took."""
+    """A dump of a lost machine's memory: bytes of RAM, size of the file in bytes, seconds that the dump took."""
 
     path: str
     ram_bytes: int
@@ -63,11 +63,11 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What was taken from a lost machine before it was ended.
+    """State that was read from a lost machine before it was ended.
 
-    ``places`` are addresses as ``symbol+0x10``, by the register that held them, or ``console`` for the one that the
-    kernel's last words name; ``samples`` say of a machine that still ran how often it was seen where; ``missing`` says
-    what could not be taken, and why.
+    ``places`` are addresses as ``symbol+0x10``, by the register that held them; ``console`` is the address in the
+    kernel's last message.  ``samples`` count, for a machine that still ran, how often its PC was at each symbol.
+    ``missing`` lists what could not be read, and why.
     """
 
     registers: Mapping[str, int] = field(default_factory=dict)

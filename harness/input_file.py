@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open a file that somebody names, so that no name makes a command wait for ever."""
+"""Open an input file that the user names; no file, a FIFO included, blocks the command without end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import BinaryIO
 from harness.errors import InputError
 
 FIFO_SECONDS = 2.0
-"""How long a FIFO may take until somebody writes into it; a shell's ``<(command)`` is one."""
+"""Seconds to wait for a FIFO's writer; a shell's ``<(command)`` is a FIFO."""
 
 
 def open_input(path: Path, *, seekable: bool = False) -> BinaryIO:
-    """Open a file for reading; ``seekable``: no FIFO will do.
+    """Open a file for reading; ``seekable``: reject a FIFO.
 
-    OSError: it cannot be opened, is a directory, or a FIFO that nothing comes from.  ValueError: a NUL in the name.
+    OSError: it cannot be opened, is a directory, or is a FIFO without a writer.  ValueError: a NUL in the name.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -29,7 +29,7 @@ def open_input(path: Path, *, seekable: bool = False) -> BinaryIO:
             if seekable:
                 raise OSError(0, "Is a FIFO; expected a file")
             if not _has_data(handle):
-                raise OSError(0, "Is a FIFO that nothing comes from; expected a file")
+                raise OSError(0, "Is a FIFO that nothing writes to; expected a file")
         os.set_blocking(handle, True)
         return os.fdopen(handle, "rb")
     except BaseException:
@@ -38,7 +38,7 @@ def open_input(path: Path, *, seekable: bool = False) -> BinaryIO:
 
 
 def check_file(path: Path) -> None:
-    """Ask whether a file can be read.  InputError: it cannot."""
+    """Check that a file can be read.  InputError: it cannot."""
     try:
         open_input(path, seekable=True).close()
     except (OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def check_file(path: Path) -> None:
 
 
 def _has_data(handle: int) -> bool:
-    """Wait for the first byte of a FIFO, or for its end; False: nobody has it open to write."""
+    """Wait for the first byte of a FIFO, or for its end; False: no process has it open for writing."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(FIFO_SECONDS * 1000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that this project wrote to a file, read again: anything else gets one error."""
+"""Read JSON files that this project wrote; any other content gives one error."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_BYTES = 256 << 20
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise ValueError(f"a number that cannot be: {digits[:20]}")
+        raise ValueError(f"a number out of range: {digits[:20]}")
     return value
 
 
 def strict_loads(text: str | bytes) -> Any:
-    """Return a JSON document.  ValueError, RecursionError: none, or it holds NaN, an infinity or a lone surrogate."""
+    """Return a JSON document.  ValueError, RecursionError: not JSON, or it has NaN, infinity or a lone surrogate."""
     document = json.loads(text, parse_constant=_finite, parse_float=_finite)
     json.dumps(document, ensure_ascii=False).encode()
     return document
@@ -32,7 +32,7 @@ def strict_loads(text: str | bytes) -> Any:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[Any]:
-    """Give the document of a file to a block that takes it apart; ``what`` says what the file was to be.
+    """Give the document of a file to a block that decodes it; ``what`` names the expected kind of file.
 
     InputError: it cannot be read, or is not what the block expects.
     """

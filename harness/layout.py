@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things are in the test guest's physical address space (IPA), and in the mailbox.
+"""Define the test guest's physical address space (IPA) and its vCPUs.
 
 The window below 1 GiB has no memory slot: every access there is MMIO.  1 GiB is also the verified layer's
-``MAX_MMIO_ADDR`` (docs/spec/model.md section 2.1), so that model and KVM can agree on what is MMIO.
+``MAX_MMIO_ADDR`` (docs/spec/model.md section 2.1), so that model and KVM classify the same accesses as MMIO.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class Region:
     """A range of guest physical addresses, ``[base, base + size)``; backed by a memory slot or not.
 
-    The guest may not write to a slot that is ``read_only``.  ``home`` says which piece of the host's RAM a slot
-    shows, by its address in the default layout; None: code, or nobody knows.
+    A ``read_only`` slot rejects writes of the guest.  ``home`` identifies the part of the host's RAM that a slot maps,
+    by its address in the default layout; None: code, or unknown.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Region:
 
 
 MMIO = Region("mmio", 0x0000_0000, 0x4000_0000, False, "no slot: every access exits to userspace")
-CODE = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction a guest step, back to back", True)
+CODE = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction for each guest step, contiguous", True)
 VECTORS = Region("vectors", 0x4001_0000, 0x0001_0000, True, "EL1 vectors: one trapping instruction each", True)
 DATA = Region(
     "data", 0x4002_0000, 0x000E_0000, True, "RAM, unmapped at stage 2 when a scenario starts", home=0x4002_0000
@@ -45,16 +45,16 @@ HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but 
 
 REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
 
-# Where KVM's own interrupt controller is, in the VM that has one: inside MMIO, but no access gets to userspace.
+# KVM's in-kernel interrupt controller, in the VM that has one: inside MMIO, but no access exits to userspace.
 GICD = Region("gicd", 0x0800_0000, 0x0001_0000, False, "the distributor of an in-kernel GICv3")
-GICR = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 KiB a vCPU")
+GICR = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 KiB for each vCPU")
 GIC_INTERRUPTS = 64
-"""SGIs, PPIs and SPIs of that GIC (KVM_DEV_ARM_VGIC_GRP_NR_IRQS; the fewest that it takes)."""
+"""SGIs, PPIs and SPIs of that GIC (KVM_DEV_ARM_VGIC_GRP_NR_IRQS; its minimum)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A vCPU that scenarios may use: its name there, machine and number, and which window of CODE its code is in."""
+    """A vCPU that scenarios may use: its name in scenarios, its VM, its number in the VM, and its window of CODE."""
 
     name: str
     machine: int
@@ -64,41 +64,42 @@ class Context:
 
 
 WINDOW_SIZE = 0x2000
-# The order is that of the agent, which keeps all of them; their numbers are in the flags of records.
+# The agent keeps all of them in this order; a record's flags have the index.
 CONTEXTS: tuple[Context, ...] = (
     Context("0.0", 0, 0, 0, "the vCPU that a scenario starts with, alone in its VM"),
     Context("0.0", 1, 0, 0, "the same in a VM with two vCPUs, where a scenario names 0.1"),
     Context("0.1", 1, 1, 2, "the other vCPU of that VM"),
-    Context("1.0", 2, 0, 4, "a second VM, which tells userspace of accesses without a syndrome"),
-    Context("p.0", 3, 0, 6, "a protected VM, made anew for each scenario, with RAM of its own"),
+    Context("1.0", 2, 0, 4, "a second VM, where accesses without a valid syndrome exit to userspace"),
+    Context("p.0", 3, 0, 6, "a protected VM, created for each scenario, with its own RAM"),
     Context("2.0", 4, 0, 5, "a third VM, with an in-kernel GICv3"),
     Context("2.1", 4, 1, 7, "the other vCPU of that VM"),
     Context("p.1", 3, 1, 3, "the other vCPU of the protected VM"),
 )
 ALONE, PAIR = 0, 1
-"""Numbers of the first two contexts."""
+"""Indices of the first two contexts."""
 NISV_MACHINE = 2
-"""The machine with KVM_CAP_ARM_NISV_TO_USER (KVM API 5, KVM_EXIT_ARM_NISV)."""
+"""The VM with KVM_CAP_ARM_NISV_TO_USER (KVM API 5, KVM_EXIT_ARM_NISV)."""
 PROTECTED_MACHINE = 3
-"""The machine that is a protected VM: of its memory the host has no more than the guest shares with it, and none of it
-is read-only (Documentation/virt/kvm/arm/pkvm.rst)."""
+"""The protected VM: the host can access only memory that the guest shares with it; no slot is read-only
+(Documentation/virt/kvm/arm/pkvm.rst)."""
 PROTECTED_VCPUS = tuple(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
-"""The numbers of its vCPUs."""
+"""Indices of its vCPUs in CONTEXTS."""
 PROTECTED, PROTECTED_NAMES = PROTECTED_VCPUS[0], tuple(CONTEXTS[number].name for number in PROTECTED_VCPUS)
 GIC_MACHINE = 4
-"""The machine with an in-kernel GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3)."""
+"""The VM with an in-kernel GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3)."""
 CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
 
 MAX_STEPS = 256
-"""Most steps in a scenario; each guest step is one 4-byte slot of CODE."""
+"""Maximum number of steps in a scenario; each guest step is one 4-byte slot of CODE."""
 
 TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 0, 0, 6, 1)
-"""What fills VECTORS, and CODE behind the scenario, is a read of this register (ID_AA64ISAR1_EL1) into XZR.
+"""VECTORS, and CODE after the scenario, are filled with a read of this register (ID_AA64ISAR1_EL1) into XZR.
 
-It always traps (HCR_EL2.TID3) and changes nothing but PC; at EL0 it is UNDEFINED.
+It always traps (HCR_EL2.TID3) and changes only PC; at EL0 it is UNDEFINED.
 """
 PROTECTED_TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 1, 0, 0, 1)
-"""The same for a protected VM, whose ID registers EL2 emulates without the host: CLIDR_EL1 is the host's.
+"""The same for a protected VM, whose ID registers EL2 emulates without an exit to the host; CLIDR_EL1 exits to the
+host.
 
 Source: HCR_EL2.TID2; pvm_sys_reg_descs in arch/arm64/kvm/hyp/nvhe/sys_regs.c.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A minimiser that knows a value and a predicate, nothing else.
+"""Minimise a value that satisfies a predicate.
 
 Guarantees: the result satisfies the predicate; it is no greater than the start in the given total order; no pass can
-improve on it; the same start gives the same result.  Every try goes through :meth:`Minimiser.consider`.
+improve on it; the same start gives the same result.  Every candidate goes through :meth:`Minimiser.consider`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ T = TypeVar("T")
 class Pass(Protocol[T]):
     """One way to make a value smaller: yields candidates for the *current* best, likely successes first.
 
-    The generator is restarted from the new best after a success, until a whole round brings nothing.
+    The generator is restarted from the new best value after a success, until a whole round improves nothing.
     """
 
     def candidates(self, value: T) -> Iterator[T]:
-        """Candidates for ``value``; those that are not smaller are ignored."""
+        """Yield candidates for ``value``; those that are not smaller are ignored."""
         ...
 
 
 class Minimiser(Generic[T]):
-    """Searches for the least value that satisfies ``holds``.
+    """Search for the least value that satisfies ``holds``.
 
     ``order`` maps a value to a key of one total order.  ``tries`` counts calls of the predicate; above ``budget`` every
-    further try fails.
+    further candidate is rejected.
     """
 
     def __init__(
@@ -71,5 +71,5 @@ def minimise(
     passes: tuple[Pass[T], ...],
     budget: int | None = None,
 ) -> T:
-    """The least value that the passes reach from ``start``; raises ``ValueError`` if ``start`` does not hold."""
+    """Return the least value that the passes reach.  ValueError: ``start`` does not satisfy the predicate."""
     return Minimiser(start, holds, order, budget).run(passes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a file that somebody names: asked before the work is done whether it can be, and then whole or not at all."""
+"""Write an output file that the user names: check before the work that it can be written, then write it atomically."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from harness.errors import InputError
 
 READER_SECONDS = 2.0
-"""How long a FIFO may have no reader; a shell's ``>(command)`` has one."""
+"""Seconds to wait for a FIFO's reader; a shell's ``>(command)`` has one."""
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write text, so that nobody ever sees a part of it.  InputError: it cannot be written.
+    """Write text to a file atomically.  InputError: it cannot be written.
 
-    What is there and is no file, as a device or a pipe, is written to; it must not be replaced.
+    An existing path that is not a regular file (a device, a pipe) is written to, never replaced.
     """
     with _reporting(path):
         if path.exists() and not path.is_file():
@@ -36,7 +36,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _open_for_reader(path: Path) -> int:
-    """Open a device, or a FIFO that somebody reads.  OSError: nobody does, after :data:`READER_SECONDS`."""
+    """Open a device, or a FIFO that has a reader.  OSError: no reader after :data:`READER_SECONDS`."""
     deadline = time.monotonic() + READER_SECONDS
     while True:
         try:
@@ -45,7 +45,7 @@ def _open_for_reader(path: Path) -> int:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() > deadline:
-                raise OSError(0, "Is a FIFO that nobody reads") from error
+                raise OSError(0, "Is a FIFO without a reader") from error
             time.sleep(0.05)
         else:
             os.set_blocking(handle, True)
@@ -53,24 +53,24 @@ def _open_for_reader(path: Path) -> int:
 
 
 def check_file(path: Path) -> None:
-    """Ask whether a file can be written, and leave nothing behind.  InputError: it cannot."""
+    """Check that a file can be written, without creating it.  InputError: it cannot."""
     with _reporting(path):
         existed = path.exists()
         if existed and path.is_fifo():
-            return  # to open and close it would be the end for who reads it
+            return  # to open and close it would give its reader an end of file
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
         if not existed:
             path.unlink()
 
 
 def check_directory(path: Path) -> None:
-    """Ask whether a directory can be made, or be written to, and leave nothing behind.  InputError: it cannot."""
+    """Check that a directory exists and is writable, or can be created, without creating it.  InputError: it cannot."""
     with _reporting(path):
         there = path.absolute()
         while not there.exists():
             there = there.parent
         if not there.is_dir():
-            raise NotADirectoryError(0, f"{there} is no directory")
+            raise NotADirectoryError(0, f"{there} is not a directory")
         with tempfile.TemporaryDirectory(prefix=".shadowfuzz-", dir=there):
             pass
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mailbox between the fuzzer and the agent: words, operations and records, as rows.
+"""Define the mailbox that the fuzzer and the agent share: words, operations and records, as rows.
 
 One table serves both ends: :mod:`harness.vm.build.protocol_header` renders it as the C header that the agent and the
 probe include, :mod:`harness.vm.executor` and :mod:`harness.trace.events` read it directly.  All words are little-endian
@@ -18,14 +18,14 @@ from harness.layout import CONTEXTS
 MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
 PAGE = 4096
 RING_MIB = 64
-"""Size of the mailbox where a whole program is recorded: 40 000 records of room, so that the probe rarely waits."""
+"""Size of the mailbox when a whole program is recorded: room for 40 000 records, so that the probe rarely waits."""
 WINDOWS = 1 + max(context.window for context in CONTEXTS)
-"""Pieces of CODE that hold a vCPU's code each."""
+"""Parts of CODE; each holds the code of one vCPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One named u64, with what it means."""
+    """One named u64 and its meaning."""
 
     name: str
     what: str
@@ -40,39 +40,39 @@ CONTROL: tuple[Word, ...] = (
     Word("failed_op", "agent: index of the operation that failed"),
     Word("failed_errno", "agent: errno of the failure"),
     Word("op_count", "host: operations in the program"),
-    Word("record", "host: how to record world switches (RECORD_TO), 0 to run bare"),
+    Word("record", "host: how to record world switches (RECORD_TO), 0: not at all"),
     Word("head", "next free byte of the trace area; agent and probe append"),
     Word("limit", "size of the trace area in bytes"),
     Word("dropped", "records that did not fit"),
     Word("step", "the scenario step that the agent is working on"),
-    Word("stop_pc", "probe: come back to userspace once the guest has trapped here or outside the code"),
-    Word("irq_budget", "probe: interrupts that the guest may take without getting on before it comes back"),
-    Word("irqs", "probe: interrupts taken since the guest got on"),
+    Word("stop_pc", "probe: return to userspace after the guest trapped at this address or outside the code"),
+    Word("irq_budget", "probe: interrupts without progress of the guest before the probe returns to userspace"),
+    Word("irqs", "probe: interrupts taken since the guest last made progress"),
     Word("far_pc", "probe: the furthest instruction inside the code that trapped"),
-    Word("stop_why", "probe: why it asked to come back (STOP bits)"),
+    Word("stop_why", "probe: why it returned to userspace (STOP bits)"),
     Word("trap_pc", "probe: address of the instruction that trapped last"),
     Word("trap_elr", "probe: ELR_EL1 at that exit"),
     Word("code_pc", "probe: address of the last instruction inside the code that trapped"),
     Word("exits", "probe: world switches out of a guest since boot"),
     Word("context_size", "probe: sizeof(struct kvm_cpu_context)"),
     Word("vhe", "probe: 1 if the host kernel runs at EL2"),
-    Word("tail", "host: how far it has read the trace area, when that is a ring"),
+    Word("tail", "host: how many bytes of the trace area it has read, when that is a ring"),
     Word("waits", "probe: how often it waited for room in the ring"),
-    Word("context", "agent: the vCPU that it works on (layout.CONTEXTS)"),
+    Word("context", "agent: the current vCPU (layout.CONTEXTS)"),
     Word("forge", "probe: what to replace at the exit of the instruction at stop_pc (FORGE bits)"),
-    Word("forge_code", "exit code for it"),
-    Word("forge_esr", "ESR_EL2 for it"),
-    Word("forge_far", "FAR_EL2 for it"),
-    Word("forge_hpfar", "HPFAR_EL2 for it"),
-    Word("later", "index of the first operation that waits for an exit (later)"),
-    Word("later_end", "index behind the last of them; the same as later: none waits"),
+    Word("forge_code", "forge: exit code"),
+    Word("forge_esr", "forge: ESR_EL2"),
+    Word("forge_far", "forge: FAR_EL2"),
+    Word("forge_hpfar", "forge: HPFAR_EL2"),
+    Word("later", "index of the first operation that the probe does at an exit (later)"),
+    Word("later_end", "index after the last of them; equal to later: there are none"),
     Word("exit_status", "recorder: wait status of the recorded program"),
-    Word("points", "host: 1 to record debug registers behind each entry and exit"),
-    Word("round_budget", "host: exits of the guest without getting on before the probe comes back"),
-    Word("rounds", "probe: exits since the guest got on"),
-    *(Word(f"end{i}", "agent: guest address behind the code in a window") for i in range(WINDOWS)),
-    Word("debug", "agent: how userspace debugs the vCPU that it works on (DEBUG marks)"),
-    Word("lists", "host: 1 to record what a vCPU with an in-kernel GIC has in its virtual CPU interface"),
+    Word("points", "host: 1 to record debug registers after each entry and exit record"),
+    Word("round_budget", "host: exits of the guest without progress before the probe returns to userspace"),
+    Word("rounds", "probe: exits since the guest last made progress"),
+    *(Word(f"end{i}", "agent: guest address after the code in a window") for i in range(WINDOWS)),
+    Word("debug", "agent: how userspace debugs the current vCPU (DEBUG marks)"),
+    Word("lists", "host: 1 to record the virtual CPU interface of a vCPU with an in-kernel GIC"),
 )
 CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
 
@@ -84,30 +84,30 @@ OP_FORMAT = struct.Struct("<IIQQ")  # operation, step, a, b
 
 OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
-        "begin": (1, "a=1: new VMs; else vCPUs are reset, RAM unmapped and zeroed; b: the vCPU to start with"),
-        "code": (2, "the instruction word b at guest address a"),
+        "begin": (1, "a=1: create new VMs; else reset vCPUs, unmap and zero RAM; b: the vCPU to start with"),
+        "code": (2, "write the instruction word b to guest address a"),
         "set": (3, "KVM_SET_ONE_REG: id a, value b"),
-        "run": (4, "KVM_RUN until the instruction at a has trapped; b bit 0: that one is a branch out of the code"),
-        "complete": (5, "the data a for the MMIO read that is pending"),
+        "run": (4, "KVM_RUN until the instruction at a has trapped; b bit 0: it is a branch out of the code"),
+        "complete": (5, "write the data a for the pending MMIO read to kvm_run"),
         "reset": (6, "KVM_ARM_VCPU_INIT again"),
-        "abort": (7, "KVM_SET_VCPU_EVENTS: an external data abort for the access that userspace was told of"),
+        "abort": (7, "KVM_SET_VCPU_EVENTS: an external data abort for the access that KVM reported to userspace"),
         "serror": (8, "KVM_SET_VCPU_EVENTS: an SError, with the syndrome a if b"),
         "irq_line": (9, "KVM_IRQ_LINE, no in-kernel GIC: line a (LINES) to level b"),
         "finish": (10, "KVM_RUN with immediate_exit: completes an MMIO access, runs nothing"),
-        "forge": (11, "at the next exit of the instruction at stop_pc: b in the place of a (FORGE)"),
-        "vcpu": (12, "go on with the vCPU a (layout.CONTEXTS), which starts at its code if it is new"),
-        "write": (13, "the 64-bit word b at guest address a, in the data pages"),
-        "debug": (14, "KVM_SET_GUEST_DEBUG: steps and BRK as a says (DEBUG_WAYS); 0 ends all debugging"),
+        "forge": (11, "at the next exit of the instruction at stop_pc, replace a (FORGE) by b"),
+        "vcpu": (12, "continue with the vCPU a (layout.CONTEXTS); a new one starts at its code"),
+        "write": (13, "write the 64-bit word b to guest address a, in the data pages"),
+        "debug": (14, "KVM_SET_GUEST_DEBUG: single step and BRK by a (DEBUG_WAYS); 0 ends all debugging"),
         "breakpoint": (15, "KVM_SET_GUEST_DEBUG: address a; b: DBGBCR (0: none), its number from bit 32 on"),
         "mp_state": (16, "KVM_SET_MP_STATE: a"),
         "watchpoint": (17, "KVM_SET_GUEST_DEBUG: address a; b: DBGWCR (0: none), its number from bit 32 on"),
-        "later": (22, "the b writes of x0..x30 behind it: by the probe, once the instruction at a has trapped"),
+        "later": (22, "the probe does the next b writes of x0..x30 after the instruction at a has trapped"),
         "slot": (
             20,
             "KVM_SET_USER_MEMORY_REGION in the current VM: a and b as harness/scenario/memory_slots.py packs them",
         ),
-        "drop_slot": (21, "the same, for a slot that is to go"),
-        "held": (23, "a record only: register a held b when the probe came to write over it, before any other record"),
+        "drop_slot": (21, "the same, to delete a slot"),
+        "held": (23, "a record only: register a held b before the probe overwrote it; precedes any other record"),
         "gic_line": (30, "KVM_IRQ_LINE, in-kernel GIC: type and number a (GIC_LINES), level b; a PPI of this vCPU"),
     }
 )
@@ -125,31 +125,31 @@ LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
 """Interrupt lines of a vCPU without in-kernel GIC (KVM API 4.25 KVM_IRQ_LINE)."""
 
 GIC_LINES: Mapping[str, int] = MappingProxyType({"spi": 1 << 24, "ppi": 2 << 24})
-"""Types of the inputs of an in-kernel GIC, as KVM_IRQ_LINE wants them above the number (KVM API 4.25)."""
+"""Types of the inputs of an in-kernel GIC, as KVM_IRQ_LINE expects them in the bits above the number (KVM API 4.25)."""
 
 FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
-"""What a forged exit replaces before KVM's handler sees it: marks in the flags of its record."""
+"""Fields that a forged exit replaces before KVM's handler reads them: marks in the flags of its record."""
 MARK_CALL = 16
-"""Mark of a forged exit whose instruction was an HVC, so that its return address is behind it."""
+"""Mark of a forged exit whose instruction was an HVC: its preferred return address is the next instruction."""
 
 DEBUG: Mapping[str, int] = MappingProxyType({"debugged": 32, "stepped": 64})
 """Marks of an entry, exit or user record of a vCPU that userspace debugs, and of one that it steps."""
 MARK_STEP_BEGINS = 128
-"""Mark that the host's reading of an entry adds (harness/trace/debug_state.py): KVM had PSTATE.SS set for userspace's
-step."""
+"""Mark that the host adds when it decodes an entry (harness/trace/debug_state.py): KVM had set PSTATE.SS for
+userspace's single step."""
 DEBUG_WAYS: Mapping[str, int] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
 """Arguments of a ``debug`` step: KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, both, or no debugging at all."""
 BREAKPOINTS = 4
-"""Breakpoints, and as many watchpoints, that a scenario may set: every CPU model of harness/arch/cpu_models.py has so
-many."""
+"""Number of breakpoints, and of watchpoints, that a scenario may set: every CPU model of harness/arch/cpu_models.py has
+at least as many."""
 
 STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
-"""How a request ended; ``stuck``: KVM_RUN comes back without having run the guest; ``runaway``: that runs, but does
-not get on (harness/vm/guest/runaway.h and the two budgets)."""
+"""How a request ended; ``stuck``: KVM_RUN returns without having run the guest; ``runaway``: the guest runs, but makes
+no progress (harness/vm/guest/runaway.h and the two budgets)."""
 
 STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "runaway": 8})
 
-# What control.record may be.  area: from its start, a record that finds no room is dropped and counted.  ring: head
+# Values of control.record.  area: filled from its start; a record that does not fit is dropped and counted.  ring: head
 # and tail only grow, the probe waits for room.
 RECORD_TO: Mapping[str, int] = MappingProxyType({"area": 1, "ring": 2})
 
@@ -159,10 +159,10 @@ RECORD_TYPES: Mapping[str, int] = MappingProxyType(
     {"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5, "debug": 6, "lists": 7}
 )
 
-# The flags of a record's header: whose it is.  Bits 0 to 7 are free for marks.
+# The flags of a record's header identify its VM and vCPU.  Bits 0 to 7 are for marks.
 FLAGS_VCPU_SHIFT, FLAGS_VM_SHIFT = 8, 16
 
-# What follows the header in entry, exit and user records; then comes struct kvm_cpu_context as it is.
+# Words after the header of entry, exit and user records; struct kvm_cpu_context follows them unchanged.
 SWITCH_WORDS: tuple[Word, ...] = (
     Word("code", "exit: exception code of the world switch; user: kvm_run.exit_reason"),
     Word("error", "user: errno that KVM_RUN returns"),
@@ -170,10 +170,10 @@ SWITCH_WORDS: tuple[Word, ...] = (
     Word("far_el2", "vcpu.arch.fault.far_el2"),
     Word("hpfar_el2", "vcpu.arch.fault.hpfar_el2"),
     Word("hcr_el2", "vcpu.arch.hcr_el2"),
-    Word("pending", "KVM's own pending work (PENDING bits)"),
-    Word("mmio_addr", "user: kvm_run.mmio.phys_addr; the same place is debug.arch.hsr and hsr_high of KVM_EXIT_DEBUG"),
+    Word("pending", "KVM's pending work (PENDING bits)"),
+    Word("mmio_addr", "user: kvm_run.mmio.phys_addr; KVM_EXIT_DEBUG: debug.arch.hsr and hsr_high"),
     Word("mmio_len", "user: kvm_run.mmio.len, bit 8 set for a write"),
-    Word("mmio_data", "user: kvm_run.mmio.data; the same place is debug.arch.far of KVM_EXIT_DEBUG"),
+    Word("mmio_data", "user: kvm_run.mmio.data; KVM_EXIT_DEBUG: debug.arch.far"),
 )
 MMIO_WRITE = 1 << 8
 """Mark of a write in the record's ``mmio_len``."""
@@ -188,13 +188,13 @@ HOST_WORDS: tuple[Word, ...] = (
     Word("op", "the operation (OPS)"),
     Word("a", "its first argument"),
     Word("b", "its second argument"),
-    Word("error", "0, or the errno that the ioctl failed with"),
-    Word("why", "1 if the scenario asked for it, 0 if the agent did it to go on"),
+    Word("error", "0, or the errno of the ioctl's failure"),
+    Word("why", "1 if it is a step of the scenario, 0 if the agent did it to continue"),
 )
 HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
 
-# What follows an entry or exit record of a scenario that has to do with debugging (control.points): KVM's controls, and
-# the guest's own breakpoints and watchpoints (vcpu.arch.vcpu_debug_state).
+# Follows an entry or exit record if control.points is set (scenarios that use debugging): KVM's debug controls, and the
+# guest's breakpoints and watchpoints (vcpu.arch.vcpu_debug_state).
 DEBUG_REGISTERS = ("dbgbvr", "dbgbcr", "dbgwvr", "dbgwcr")
 DEBUG_WORDS: tuple[Word, ...] = (
     Word("mdcr_el2", "vcpu.arch.mdcr_el2"),
@@ -203,11 +203,11 @@ DEBUG_WORDS: tuple[Word, ...] = (
 DEBUG_NAMES: tuple[str, ...] = tuple(word.name for word in DEBUG_WORDS)
 DEBUG_SIZE = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
 
-# What follows an entry, exit or user record of a vCPU with an in-kernel GICv3 (control.lists), from vgic_cpu.vgic_v3.
+# Follows an entry, exit or user record of a vCPU with an in-kernel GICv3 (control.lists), from vgic_cpu.vgic_v3.
 # The interrupt lists are those of the last entry; KVM stores the other two kinds of registers when the vCPU is put.
 LIST_REGISTERS, ACTIVE_PRIORITIES = 16, 4
 LIST_WORDS: tuple[Word, ...] = (
-    Word("used_lrs", "how many list registers KVM loads, from the first on; 0 behind an exit"),
+    Word("used_lrs", "how many list registers KVM loads, from the first on; 0 after an exit"),
     Word("ich_hcr_el2", "vgic_hcr"),
     Word("ich_vmcr_el2", "user: vgic_vmcr"),
     *(Word(f"ich_ap0r{i}_el2", "user: vgic_ap0r") for i in range(ACTIVE_PRIORITIES)),
@@ -216,14 +216,15 @@ LIST_WORDS: tuple[Word, ...] = (
 )
 LIST_SIZE = RECORD_HEADER.size + 8 * len(LIST_WORDS)
 
-# What a recorded program asked of KVM (harness/vm/guest/watch.h); flags of the header name the VM, and the vCPU if any.
+# KVM API calls of a recorded program (harness/vm/guest/watch.h); the header's flags identify the VM, and the vCPU if
+# any.
 API_WORDS: tuple[Word, ...] = (
-    Word("op", "which (API)"),
+    Word("op", "the call (API)"),
     Word("a", "its first argument"),
     Word("b", "its second argument"),
     Word("c", "its third argument"),
     Word("d", "its fourth argument"),
-    Word("error", "0, or the errno that it failed with"),
+    Word("error", "0, or the errno of the failure"),
 )
 API_SIZE = RECORD_HEADER.size + 8 * len(API_WORDS)
 
@@ -232,20 +233,19 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
         "set_register": (1, "KVM_SET_ONE_REG: id a, value b (its low 64 bits)"),
         "reset": (
             2,
-            "a vCPU was reset, by KVM_ARM_VCPU_INIT or by PSCI CPU_ON: features a, which of the two b (RESET_BY)",
+            "a vCPU was reset: features a, by KVM_ARM_VCPU_INIT or by PSCI CPU_ON b (RESET_BY)",
         ),
         "slot": (3, "KVM_SET_USER_MEMORY_REGION: slot a, flags b, guest address c, size d (0: removed)"),
         "device": (4, "KVM emulates a device in the kernel: guest address a, size b"),
         "events": (5, "KVM_SET_VCPU_EVENTS: EVENT bits a"),
-        "destroy": (6, "the VM is gone"),
+        "destroy": (6, "the VM was destroyed"),
         "irq_line": (7, "KVM_IRQ_LINE without an in-kernel interrupt controller: line a (LINES) to level b"),
         "create": (8, "KVM_CREATE_VM: type a"),
         "capability": (9, "KVM_ENABLE_CAP of a VM: capability a, its first argument b"),
-        "filter": (10, "KVM_SET_DEVICE_ATTR of a VM, its SMCCC filter: the b functions from a on, to action c"),
+        "filter": (10, "KVM_SET_DEVICE_ATTR of a VM, its SMCCC filter: action c for the b functions from a on"),
         "attribute": (11, "KVM_SET_DEVICE_ATTR of a vCPU: group a, attribute b, value c (its low 64 bits)"),
     }
 )
 RESET_BY: Mapping[str, int] = MappingProxyType({"unsaid": 0, "init": 1, "cpu_on": 2})
-"""What a vCPU was reset for: KVM has a CPU_ON waiting for it (vcpu.arch.reset_state), or not; older recordings do not
-say."""
+"""Why a vCPU was reset: a pending CPU_ON (vcpu.arch.reset_state), or not; older recordings do not have it."""
 EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzz kernels with one instruction of KVM changed, one after the other, and record how soon each is noticed.
+"""Fuzz kernels in which one instruction of KVM is changed, one kernel at a time, and record when each is detected.
 
     python tools/changed_instructions.py --seconds 60            every row, docs and data rewritten
     python tools/changed_instructions.py mmio-length --dry       one row, nothing written
 
-exit status: 0 all were noticed and the unchanged kernel shows nothing, 1 not so, 2 bad usage
+exit status: 0 all were detected and the unchanged kernel shows nothing new, 1 otherwise, 2 bad usage
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ DATA, PAGE = ROOT / "tests" / "vm" / "changes.json", ROOT / "docs" / "changed-in
 
 
 def main() -> int:
-    """Search, print a line for each, write data and page."""
+    """Fuzz each changed kernel, print a line for each, write data and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [change.name for change in CHANGES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of fuzzing, each (60)")
-    parser.add_argument("--seed", type=int, default=1, help="of the order and the mutants (1)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of fuzzing for each (60)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order and the mutants (1)")
     parser.add_argument("--dry", action="store_true", help="write nothing")
     args = parser.parse_args()
     if unknown := set(args.names) - set(names):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks of MkDocs: the start page is the README, and links to files of the project lead to pages with their text.
+"""Hooks for MkDocs: make the README the start page, and link files of the project to pages with their text.
 
-Documents link to source files and to each other as they lie in the checkout.  On the site a source file is a text
+Documents link to source files and to each other by their paths in the checkout.  On the site a source file is a text
 file below ``source/``, a directory is a page with the list of its files.
 """
 
@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}
-"""Documents outside docs, and their places on the site."""
+"""Documents outside docs, and their paths on the site."""
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
 
@@ -35,7 +35,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """Lead links out of docs to their places on the site."""
+    """Rewrite links to files outside docs to their paths on the site."""
     here = posixpath.dirname(page.file.src_uri)
 
     def led(match: re.Match[str]) -> str:
@@ -53,9 +53,9 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
 
 
 def _outside(page: str, target: str) -> str | None:
-    """Return the path from the checkout's root of what a link leads to; None: it needs no change.
+    """Return the path of a link's target from the checkout's root; None: the link needs no change.
 
-    Raises ValueError for a file that is not there.
+    ValueError: the file does not exist.
     """
     if re.match(r"\w+:", target):
         return None

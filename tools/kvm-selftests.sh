@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Build KVM's own selftests from Debian's kernel sources, record some of them on a target, and check the recordings:
 #     tools/kvm-selftests.sh [--target NAME] [--dir DIR] [TEST...]     e.g. tools/kvm-selftests.sh psci_test vgic_irq
-# Prints a row a test: exit status of the program, exits, what is unexplained and new.  Exit status: 0 nothing is new.
-# DIR (out/selftests) holds programs and recordings; programs that are there are not made again.
+# Prints one row for each test: exit status of the program, exits, unexplained and new divergences.  Exit status: 0
+# nothing is new.  DIR (out/selftests) holds programs and recordings; existing programs are not built again.
 set -eu
 
-# Test, CPUs of the target, arguments: sizes that an emulated machine is done with in seconds.
+# Test, CPUs of the target, arguments: sizes for which an emulated machine needs seconds.
 tests="
 psci_test 1
 smccc_filter 1

@@ -8,7 +8,7 @@ set -eu
 
 checkout=$(cd "$(dirname "$0")/.." && pwd -P)
 venv=$checkout/.venv
-# What the environment in .venv was made from; without it, or with another content, it is made again.
+# The key of the environment in .venv; if it is missing or different, the environment is made again.
 stamp=$venv/.shadowfuzz
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -20,7 +20,7 @@ as_root() {
     elif [ -t 0 ]; then
         sudo -- "$@"
     else
-        sudo -n -- "$@" # nobody is there to type a password
+        sudo -n -- "$@" # there is no terminal for a password
     fi
 }
 
@@ -39,7 +39,7 @@ apt_install() { # argument of `apt-get install`...
         -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 install "$@"
 }
 
-repair_dpkg() { # what a killed installation left, once the dpkg that may have survived it lets go of the lock
+repair_dpkg() { # repair a killed installation, after a surviving dpkg has released the lock
     tries=300
     until as_root dpkg --configure -a >"$log" 2>&1; do
         tries=$((tries - 1))
@@ -48,7 +48,7 @@ repair_dpkg() { # what a killed installation left, once the dpkg that may have s
         fi
         sleep 1
     done
-    # Killed while it unpacked these, which neither --configure nor --fix-broken mends.
+    # dpkg was killed while it unpacked these, which neither --configure nor --fix-broken repairs.
     half=$(dpkg-query -W -f '${db:Status-Eflag} ${binary:Package}\n' | sed -n 's/^reinstreq //p')
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$half" ] || apt_install --reinstall $half >"$log" 2>&1 || true
@@ -62,12 +62,12 @@ can_be_root() {
 
 install_packages() { # package...
     command="apt-get install $*"
-    # Once, before anything is tried, so that nobody is asked for a password again and again.
+    # Once, first, so that sudo asks for a password only once.
     can_be_root || die "you may not install the Debian packages that are missing; an administrator can: $command"
     say "installing Debian packages: $*"
     log=$(mktemp)
-    # The lists of a fresh machine are old or absent.  If one cannot be fetched (somebody else's archive is down), the
-    # installation may succeed all the same, so that only its own failure counts.
+    # The lists of a fresh machine are old or absent.  If one cannot be fetched (a third party's archive is down), the
+    # installation may still succeed, so only its own failure counts.
     as_root apt-get -q -o Acquire::Retries=2 update >"$log" 2>&1 || true
     repair_dpkg
     if apt_install "$@" >"$log" 2>&1; then
@@ -81,8 +81,8 @@ install_packages() { # package...
 }
 
 find_python() {
-    # Those that atheris has wheels for.  /usr/bin first: another one in PATH (pyenv, conda) may come without venv or go
-    # away.
+    # The versions for which atheris has wheels. /usr/bin first: another one in PATH (pyenv, conda) may lack venv or be
+    # removed later.
     for candidate in /usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13 \
         python3.11 python3.12 python3.13 python3; do
         if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
@@ -97,21 +97,21 @@ find_python() {
 make_environment() { # python key
     mkdir -p "$venv"
     if [ ! -e "$stamp" ] && [ -n "$(ls -A "$venv")" ]; then
-        die "$venv is there and not of this script's making: move it away"
+        die "$venv exists but was not made by this script: move it away"
     fi
     say "making the Python environment $venv"
-    # A half-made or outdated environment is not mended but made again: its content is what pyproject.toml says.
+    # An incomplete or outdated environment is not repaired but made again, from pyproject.toml.
     echo incomplete >"$stamp"
     find "$venv" -mindepth 1 -maxdepth 1 ! -name .shadowfuzz -exec rm -rf {} +
     log=$(mktemp)
     if ! "$1" -m venv "$venv" >"$log" 2>&1 ||
         ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
             -e "$checkout[test]" >>"$log" 2>&1; then
-        # The cause first: pip wraps it in a box of its own errors about errors.
+        # Prefer the cause: pip prints further errors around it.
         reason=$(grep -o -m 1 -E '(ERROR: Could not|ERROR: No matching|\[Errno [0-9]+\]|No space left).*' "$log") ||
             reason=$(grep -o -m 1 -E 'ERROR: .*' "$log") || reason=$(tail -n 1 "$log")
         rm -f "$log"
-        die "cannot make the Python environment ($reason): check the network and the room in $checkout, then try again"
+        die "cannot make the Python environment ($reason): check the network and the space in $checkout, then try again"
     fi
     rm -f "$log"
     echo "$2" >"$stamp.new" && mv "$stamp.new" "$stamp"
@@ -126,10 +126,10 @@ write_launcher() {
 
 [ -r /etc/os-release ] && . /etc/os-release
 [ "${ID:-}" = debian ] || die "this machine runs ${PRETTY_NAME:-an unknown system}, whose apt has no Debian kernels: use \
-Debian 12 or 13; a container of it does, for neither /dev/kvm nor privileges are needed"
+Debian 12 or 13; a container of it suffices: neither /dev/kvm nor privileges are needed"
 
-# One set-up of a checkout at a time.  The lock goes away with the last process that has the file open, so that
-# it also waits for what a killed set-up left running.
+# One set-up of a checkout at a time.  The lock is released with the last process that has the file open, so this also
+# waits for processes that a killed set-up left running.
 command -v flock >/dev/null || die "flock is missing: install the Debian package util-linux"
 exec 9<"$checkout/tools/setup.sh"
 flock -n 9 || { say "waiting for another set-up of $checkout"; flock 9; }
@@ -147,12 +147,12 @@ python=$(find_python)
 key=$({ cat "$checkout/pyproject.toml" "$checkout/tools/setup.sh"; echo "$checkout"; "$python" -VV; } | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] || make_environment "$python" "$key"
 
-# In place of pip's own script; not where a first line cannot name the path.
+# Replaces pip's own script, unless the path cannot be in a first line (spaces, length).
 case $venv in
     *' '* | *"	"*) ;;
     *) [ "${#venv}" -gt 100 ] || write_launcher ;;
 esac
 
-# The cache has locks of its own; a second set-up need not wait for this one's kernels.
+# The cache has its own locks; a second set-up need not wait for this one's kernels.
 exec 9<&-
 exec "$venv/bin/shadowfuzz" setup "$@"

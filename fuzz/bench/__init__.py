@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure: exits a second, what a machine costs, and whether guidance by the code of KVM finds more.
+"""Benchmarks: exits per second, the cost of a machine, and whether guidance by edges of KVM's code finds more.
 
-Imports ``campaign`` and rooms before it.  ``benchmark`` runs everything, ``stages`` takes a checked exit apart, ``svg``
-and ``tables`` show it.  A new measurement is a function of ``stages`` or ``machines`` and a row of ``tables``.
+Imports ``campaign`` and rooms before it.  ``benchmark`` runs everything, ``stages`` measures each part of a checked
+exit, ``tables`` shows the results.  A new measurement is a function of ``stages`` or ``machines`` and a row
+of ``tables``.
 """

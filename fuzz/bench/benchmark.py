@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: the same scenarios bare, recorded and checked, one after the other in one run.
+"""Measure the same scenarios bare, recorded and checked, one mode after the other in one run.
 
-Each worker is a process with a machine of its own, as in a campaign.  All workers do one phase at a time and for the
-same time, so that the ratios compare like with like, whatever the machine.
+Each worker is a process with a machine of its own, as in a campaign.  All workers run the same phase at the same time
+and for the same duration, so that the ratios are comparable on any machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
-from fuzz.bench.machines import machines
-from fuzz.bench.stages import Point, lengths, relations, stages
+from fuzz.bench.machines import measure_machines
+from fuzz.bench.stages import LengthPoint, measure_lengths, measure_relations, measure_stages
 from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.worker import Worker, WorkerContext
@@ -43,15 +43,15 @@ from harness.vm.executor import Executor
 
 MODES: tuple[str, ...] = ("raw", "recorded", "checked")
 SCENARIOS = 200
-"""So many generated scenarios are run round and round."""
+"""Number of generated scenarios, which are run in a loop."""
 MAX_BYTES = 10240
 WARM_UP = 0.3
-"""Of a mode's seconds, before the first: what every campaign on this kernel finds at once is confirmed then."""
+"""Warm-up before the first mode, as a share of a mode's seconds: findings of every campaign are confirmed in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to measure: ``seconds`` for each mode and each worker; ``quick`` leaves out all but the modes."""
+class BenchPlan:
+    """What to measure: ``seconds`` for each mode and number of workers; ``quick`` measures the modes only."""
 
     target: str
     level: str
@@ -63,10 +63,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one worker did in one mode while ``workers`` did the same.
+    """What one worker did in one mode while ``workers`` workers ran that mode.
 
-    ``exits`` are world switches; in mode ``checked``, exits whose turn was compared.  CPU time: this process's,
-    and its QEMU's.
+    ``exits`` are world switches; in mode ``checked``, exits whose round was compared.  ``cpu_seconds`` is the CPU time
+    of this process, ``qemu_seconds`` that of its QEMU.
     """
 
     mode: str
@@ -79,12 +79,13 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """All samples of a run; of what each worker measures, the worst.
+class BenchResult:
+    """All samples of a run; of a value that each worker measures, the worst.
 
-    ``start_s`` is boot to ready; ``first_exit_s`` from the start of the process to its first checked exit; memory is
-    resident MiB of a worker and of its QEMU.  ``stages``, ``relations``: microseconds an exit, by name; ``lengths``:
-    by steps of a scenario; ``machines``: :func:`fuzz.bench.machines.machines`.
+    ``start_s`` is the time from boot to ready; ``first_exit_s`` that from the start of the process to its first checked
+    exit; memory is the resident MiB of a worker and of its QEMU.  ``stages`` and ``relations`` are microseconds per
+    exit, by name; ``lengths`` has a point for each number of steps; ``machines`` is the result of
+    :func:`fuzz.bench.machines.measure_machines`.
     """
 
     samples: tuple[Sample, ...]
@@ -94,38 +95,40 @@ class Result:
     qemu_memory_mib: float
     stages: dict[str, float]
     relations: dict[str, float]
-    lengths: tuple[Point, ...]
+    lengths: tuple[LengthPoint, ...]
     machines: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, mode: str, workers: int = 0) -> list[Sample]:
-        """The samples of a mode with so many workers at once, by default all of them."""
+        """Return the samples of a mode with this number of workers at once, by default all of them."""
         workers = workers or max((s.workers for s in self.samples), default=0)
         return [s for s in self.samples if s.mode == mode and s.workers == workers]
 
     def rate(self, mode: str, workers: int = 0) -> float:
-        """Exits a second of all workers together in a mode."""
+        """Return the exits per second of all workers together in a mode."""
         return sum(s.exits / s.seconds for s in self.of(mode, workers))
 
     def ratio(self, mode: str, workers: int = 0) -> float:
-        """The rate of a mode over the raw rate."""
+        """Return the rate of a mode divided by the raw rate."""
         raw = self.rate("raw", workers)
         return self.rate(mode, workers) / raw if raw else 0.0
 
     def us(self, mode: str) -> tuple[float, float]:
-        """Microseconds of CPU an exit: of the worker, and of its QEMU."""
+        """Return microseconds of CPU time per exit: of the worker, and of its QEMU."""
         exits = max(1, sum(s.exits for s in self.of(mode)))
         ours, qemu = (sum(getattr(s, name) for s in self.of(mode)) for name in ("cpu_seconds", "qemu_seconds"))
         return 1e6 * ours / exits, 1e6 * qemu / exits
 
 
-def run_bench(plan: Plan) -> Result:
-    """Measure.  TargetError: a machine did not boot or was lost."""
-    with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:  # a worker is killed before it could tidy up
+def run_bench(plan: BenchPlan) -> BenchResult:
+    """Run the benchmark once.  TargetError: a machine did not boot or was lost."""
+    with tempfile.TemporaryDirectory(prefix="shadowfuzz-bench-") as place:  # a worker is killed before it can clean up
         return _run(plan, Path(place))
 
 
-def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple[dict[str, object], list[Result]]:
-    """Measure so many times, each with other scenarios, all but the first quick; return on what, and the results.
+def run_benches(
+    plan: BenchPlan, runs: int, progress: Callable[[str], None]
+) -> tuple[dict[str, object], list[BenchResult]]:
+    """Run the benchmark ``runs`` times, each with other scenarios; all but the first are quick.
 
     InputError, SetupError: a name or the set-up is wrong.  TargetError: a machine did not boot or was lost.
     """
@@ -143,7 +146,7 @@ def run_benches(plan: Plan, runs: int, progress: Callable[[str], None]) -> tuple
     return named, [run_bench(each) for each in plans]
 
 
-def _run(plan: Plan, place: Path) -> Result:
+def _run(plan: BenchPlan, place: Path) -> BenchResult:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(plan.jobs)
     pipes, workers = [], []
@@ -157,7 +160,7 @@ def _run(plan: Plan, place: Path) -> Result:
         theirs.close()
         pipes.append(ours)
         workers.append(worker)
-    results: list[Result] = []
+    results: list[BenchResult] = []
     errors: list[str] = []
     try:
         for pipe in pipes:
@@ -176,7 +179,7 @@ def _run(plan: Plan, place: Path) -> Result:
     if errors:
         raise TargetError(next(filter(None, errors), "a benchmark worker gave up"))
     first = results[0]
-    return Result(
+    return BenchResult(
         tuple(sample for result in results for sample in result.samples),
         max(result.start_s for result in results),
         max(result.first_exit_s for result in results),
@@ -189,17 +192,17 @@ def _run(plan: Plan, place: Path) -> Result:
     )
 
 
-def _worker(plan: Plan, number: int, barrier: Barrier, pipe: Connection, born: float, place: Path) -> None:
+def _worker(plan: BenchPlan, number: int, barrier: Barrier, pipe: Connection, born: float, place: Path) -> None:
     try:
         pipe.send(_measure(plan, number, barrier, born, place))
     except ShadowfuzzError as error:
         barrier.abort()
         pipe.send(str(error))
     except BrokenBarrierError:
-        pipe.send("")  # another worker says why
+        pipe.send("")  # another worker reports the reason
 
 
-def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path) -> Result:
+def _measure(plan: BenchPlan, number: int, barrier: Barrier, born: float, place: Path) -> BenchResult:
     rng = random.Random(plan.seed + number)
     (side,) = open_targets(TargetOptions(plan.target, plan.level, cold=True)).sides
     begin = time.monotonic()
@@ -223,26 +226,26 @@ def _measure(plan: Plan, number: int, barrier: Barrier, born: float, place: Path
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         qemu_memory = _resident_mib(executor.pid)
         parts = _parts(plan, number, side, executor, scenarios)
-        barrier.wait()  # until then the others' machines must be quiet, not gone
-    return Result(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
+        barrier.wait()  # until then the other machines must be idle, but running
+    return BenchResult(tuple(samples), started - begin, first - born, memory, qemu_memory, *parts)
 
 
-def _phases(plan: Plan) -> list[tuple[str, int]]:
-    """Each mode with all workers; then, to see how the rate grows, with fewer."""
+def _phases(plan: BenchPlan) -> list[tuple[str, int]]:
+    """Return the phases: each mode with all workers; then with fewer, to measure how the rate scales."""
     fewer = [] if plan.quick else range(1, plan.jobs)
     return [(mode, workers) for workers in (plan.jobs, *fewer) for mode in MODES]
 
 
 def _parts(
-    plan: Plan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
-) -> tuple[dict[str, float], dict[str, float], tuple[Point, ...], Mapping[str, float]]:
+    plan: BenchPlan, number: int, side: PreparedSide, executor: Executor, scenarios: list[Scenario]
+) -> tuple[dict[str, float], dict[str, float], tuple[LengthPoint, ...], Mapping[str, float]]:
     if number:
         return {}, {}, (), {}
-    found = stages(side, executor, scenarios)
+    found = measure_stages(side, executor, scenarios)
     if plan.quick:
         return found, {}, (), {}
-    points = lengths(side, executor, plan.seed, plan.seconds / 10)
-    return found, relations(side, executor, scenarios), points, machines(side, scenarios, plan.seconds)
+    points = measure_lengths(side, executor, plan.seed, plan.seconds / 10)
+    return found, measure_relations(side, executor, scenarios), points, measure_machines(side, scenarios, plan.seconds)
 
 
 def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: Barrier, seconds: float) -> list[Sample]:
@@ -253,12 +256,12 @@ def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: B
 
 
 class _Campaign:
-    """What a worker of a campaign is, but for libFuzzer: the mutator is called here."""
+    """A worker of a campaign without libFuzzer: the mutator is called here."""
 
     def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
         self.executor, self._rng = executor, rng
         self.scenarios: list[Scenario] = []
-        """What is run round and round in every mode."""
+        """The scenarios that every mode runs in a loop."""
         self._stats = StatsWriter(place / "stats")
         database = Database(f"sqlite:///{place / 'findings.sqlite'}")
         self._worker = Worker(
@@ -276,23 +279,23 @@ class _Campaign:
         )
 
     def step(self, scenario: Scenario) -> None:
-        """Mutate a scenario, then do all that a campaign does with it."""
+        """Mutate a scenario, then process it as a campaign does."""
         self._worker.run_input(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
 
     @property
     def checked_exits(self) -> int:
-        """As a campaign counts them."""
+        """Return the number of checked exits, counted as in a campaign."""
         return self._stats.get("count", "checked_exits")
 
     @property
     def first_exit_s(self) -> float:
-        """When the first exit was checked, by :func:`time.monotonic`; 0 if none was."""
+        """Return the time of the first checked exit, by :func:`time.monotonic`; 0 if there is none."""
         return self._stats.get("time", "first_exit") / 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class _Booted:
-    """A target whose machine is up already, and stays up when the worker is done with it."""
+    """A target whose machine is booted already, and keeps running after the worker has ended."""
 
     side: PreparedSide
     executor: Executor
@@ -319,7 +322,7 @@ def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sam
         "checked": campaign.step,
     }
     step, scenarios = steps[mode], campaign.scenarios
-    executor.alarms()  # of the phase before: no scenario of this one is to be tried for them
+    executor.alarms()  # discard alarms of the previous phase: this phase must not try scenarios for them
     exits, count = _exits(mode, campaign), 0
     qemu, cpu, begin = cpu_seconds(executor.pid), time.process_time(), time.monotonic()
     while time.monotonic() - begin < seconds:
@@ -348,6 +351,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _resident_mib(pid: int) -> float:
-    """Return the resident memory of a process, what it shares included."""
+    """Return the resident memory of a process, shared pages included."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trial of what guides a campaign: each mode from an empty corpus, several runs, coverage over time; and its cost.
+"""Compare the modes of guidance: several campaigns from an empty corpus per mode, coverage over time, and the cost.
 
-Modes take turns, so that a machine that slows down slows down all.  KVM's edges are counted in every mode, whether
-libFuzzer sees them or not.
+The modes alternate, so that a slower period of the machine affects all of them.  KVM's edges are counted in every mode,
+whether libFuzzer sees them or not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from harness.vm.plugins.kvm_coverage import Coverage, prepare_coverage
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """What to do: ``runs`` campaigns of ``seconds`` a mode, with ``jobs`` workers each; the seed gives all others."""
+    """What to run: ``runs`` campaigns of ``seconds`` per mode, of ``jobs`` workers; all seeds depend on ``seed``."""
 
     target: str
     level: str
@@ -48,8 +48,8 @@ class TrialPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """How a campaign stood after ``second`` seconds: edges of KVM, decisions of the model, scenarios, checked exits."""
+class TrialPoint:
+    """The counts of a campaign after ``second`` seconds: edges of KVM, model decisions, scenarios, checked exits."""
 
     second: float
     edges: int
@@ -60,21 +60,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class CampaignRun:
-    """One campaign: its course, the size of its corpus at the end, and the edges that it saw."""
+    """One campaign: its counts over time, the size of its corpus at the end, and the edges that it reached."""
 
     mode: str
     seed: int
-    points: tuple[Point, ...]
+    points: tuple[TrialPoint, ...]
     corpus: int
     edges: frozenset[Edge]
 
     def to_json(self) -> dict[str, object]:
-        """Return plain data; edges are given as their number (in the last point)."""
+        """Return plain data; of the edges, only their number is given (in the last point)."""
         return {"mode": self.mode, "seed": self.seed, "corpus": self.corpus, "points": [asdict(p) for p in self.points]}
 
 
 def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun, ...]:
-    """Run all campaigns.  TargetError: one ended before its time, with its reason.  KeyboardInterrupt: as asked."""
+    """Run all campaigns.  TargetError: one ended early, with its reason.  KeyboardInterrupt: a signal arrived."""
     found: list[CampaignRun] = []
     for number, mode in product(range(plan.runs), MODES):
         with until_signal() as stopped:
@@ -89,7 +89,7 @@ def run_trial(plan: TrialPlan, say: Callable[[str], None]) -> tuple[CampaignRun,
 
 
 def _campaign(plan: TrialPlan, mode: str, seed: int, stopped: Callable[[], bool]) -> CampaignRun:
-    points: list[Point] = []
+    points: list[TrialPoint] = []
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-trial-") as name:
         out = Path(name)
 
@@ -116,21 +116,21 @@ class _Counts(Protocol):
     def group(self, group: str) -> Mapping[str, int]: ...
 
 
-def _point(seconds: float, edges: int, stats: _Counts) -> Point:
+def _point(seconds: float, edges: int, stats: _Counts) -> TrialPoint:
     scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
-    return Point(round(seconds, 1), edges, len(stats.group("branches")), scenarios, checked)
+    return TrialPoint(round(seconds, 1), edges, len(stats.group("branches")), scenarios, checked)
 
 
 # ---- the plugin's cost ----------------------------------------------------------------------------------------------
 
 SCENARIOS = 100
 COST_TURNS = 3
-"""For each run of a mode: the cost is measured longer where all is."""
+"""Turns per run of a mode: a longer trial also measures the cost longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One turn: exits a second, and QEMU's CPU time for each in microseconds."""
+    """The result of one turn: exits per second, and QEMU's CPU time per exit in microseconds."""
 
     exits_per_s: float
     cpu_us: float
@@ -138,7 +138,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The bare loop without the plugin and with it, one pair a turn."""
+    """The bare loop without the plugin and with it, one pair per turn."""
 
     bare: tuple[Rate, ...]
     watched: tuple[Rate, ...]
@@ -151,7 +151,7 @@ class Cost:
 def measure_cost(side: PreparedSide, coverage: Coverage, *, turns: int, seed: int) -> Cost:
     """Run the same scenarios on two machines, one with the plugin and one without, in turns of a second or two.
 
-    Both are there all the time, but only one has something to do.
+    Both machines run all the time, but only one of them has work.
     """
     rng = random.Random(seed)
     scenarios = [generate(rng) for _ in range(SCENARIOS)]
@@ -159,7 +159,7 @@ def measure_cost(side: PreparedSide, coverage: Coverage, *, turns: int, seed: in
     with side.boot() as bare, counted.boot() as watched:
         machines = (bare, watched)
         rates = [[_rate(machine, scenarios) for machine in machines] for _ in range(turns + 1)]
-    del rates[0]  # QEMU translated what it had not seen yet
+    del rates[0]  # the first turn includes QEMU's translation of new code
     return Cost(tuple(one for one, _ in rates), tuple(other for _, other in rates))
 
 
@@ -172,16 +172,16 @@ def _rate(executor: Executor, scenarios: Sequence[Scenario]) -> Rate:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return what all threads of a process used, as proc(5) has it."""
+    """Return the CPU time of all threads of a process (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# ---- what it says ---------------------------------------------------------------------------------------------------
+# ---- its result -----------------------------------------------------------------------------------------------------
 
 
 def exclusive(runs: Sequence[CampaignRun]) -> Mapping[str, frozenset[Edge]]:
-    """Return, by mode, the edges that its runs saw and no run of another mode did."""
+    """Return, by mode, the edges that its runs reached and that no run of another mode reached."""
     seen = {mode: frozenset[Edge]().union(*(run.edges for run in runs if run.mode == mode)) for mode in MODES}
     return {
         mode: edges - frozenset[Edge]().union(*(other for name, other in seen.items() if name != mode))
@@ -190,7 +190,7 @@ def exclusive(runs: Sequence[CampaignRun]) -> Mapping[str, frozenset[Edge]]:
 
 
 def measure_trial(plan: TrialPlan, progress: Callable[[str], None]) -> dict[str, object]:
-    """Run everything and return the plain data that :mod:`harness.report.guidance_trial` shows.
+    """Run the trial and return the plain data that :mod:`harness.report.guidance_trial` shows.
 
     InputError, SetupError: a name or the set-up is wrong.  TargetError: a campaign ended early.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine costs: cold boot, template, clone; and a deterministic one beside one that is not."""
+"""Measure a machine: cold boot, template and clone; and the rates of a deterministic and a default machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.vm.target import machine_of
 BOOTS, CLONES = 3, 5
 
 
-def machines(side: PreparedSide, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
-    """Measure; times in seconds, medians, memory in MiB, rates in recorded exits a second.
+def measure_machines(side: PreparedSide, scenarios: Sequence[Scenario], seconds: float) -> Mapping[str, float]:
+    """Measure machines: median times in seconds, memory in MiB, rates in recorded exits per second.
 
-    A template is made in an empty cache, so that nothing is taken from one that is there.  The two rates are taken
-    in turns, on the same scenarios.  VmLost: a machine did not boot or was lost.
+    The template is made in an empty cache, so that no existing template is used.  The two rates are measured in turns,
+    on the same scenarios.  VmLost: a machine did not boot or was lost.
     """
 
     def start(clones: Clones | None = None, *, deterministic: bool = False) -> AbstractContextManager[Executor]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a checked exit goes: each part alone, over the same scenarios and what they recorded.
+"""Measure each part of a checked exit alone, over the same scenarios and their recorded traces.
 
-CPU time of this process, best of some rounds: what else runs on the machine delays a part, it makes none quicker.
+The measure is CPU time of this process, the best of several rounds: other load on the machine can only slow a part
+down.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from fuzz.campaign.features import features
 from fuzz.generate.mutator import custom_mutator, generate
 from fuzz.targets.prepared_side import PreparedSide
-from harness.model.memoised_replay import shortcut
+from harness.model.memoised_replay import memoised_replay
 from harness.model.prediction import Prediction
 from harness.relations import save_restore
 from harness.relations.evidence import predict_runs
@@ -29,15 +30,15 @@ from harness.trace.rounds import Round
 from harness.vm.executor import Executor, compile_scenario
 
 SAMPLE = 60
-"""So many scenarios are taken apart."""
+"""Number of scenarios that are measured."""
 ROUNDS = 3
 LENGTHS: tuple[int, ...] = (5, 10, 25, 50, 100, 200)
 EACH_LENGTH = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """Scenarios of ``steps`` steps: exits in one, and wall microseconds an exit, bare and checked, by one worker."""
+class LengthPoint:
+    """Scenarios of ``steps`` steps: exits per scenario; wall microseconds per exit of one worker, bare and checked."""
 
     steps: int
     exits: float
@@ -47,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A scenario, the bytes that it recorded, and the trace that these are."""
+    """A scenario, the bytes of its recording, and the decoded trace."""
 
     scenario: Scenario
     area: bytes
@@ -68,7 +69,7 @@ def _exits(recorded: Iterable[_Recorded]) -> int:
 
 
 def _us(work: Callable[[], object], exits: int) -> float:
-    """CPU microseconds an exit of doing ``work`` once."""
+    """Return the CPU microseconds per exit of doing ``work`` once."""
     best = float("inf")
     for _ in range(ROUNDS):
         begin = time.process_time()
@@ -77,14 +78,14 @@ def _us(work: Callable[[], object], exits: int) -> float:
     return 1e6 * best / max(1, exits)
 
 
-def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
-    """Return CPU microseconds an exit of each part of our own work, in the order in which they are done."""
+def measure_stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+    """Return CPU microseconds per exit of each part of the worker's own work, in the order of execution."""
     recorded = _record(executor, scenarios[:SAMPLE])
     exits, rng = _exits(recorded), random.Random(1)
     texts = [format_scenario(one.scenario).encode() for one in recorded]
     checked = [(one.trace, side.check(one.scenario, one.trace)) for one in recorded]
     rounds = [round_ for one in recorded for round_ in index_trace(one.trace).rounds]
-    predict = shortcut(side.subject.level)
+    predict = memoised_replay(side.subject.level)
 
     def mutate() -> None:
         for text in texts:
@@ -99,15 +100,15 @@ def stages(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) ->
         "features": lambda: [features(trace, found) for trace, found in checked],
     }
     found = {name: _us(part, exits) for name, part in parts.items()}
-    # The model is asked inside the check.
+    # The check includes the replay on the model.
     found["compare"] = max(0.0, found.pop("check") - found["model"])
     return {name: found[name] for name in ("mutate", "compile", "decode", "model", "compare", "features")}
 
 
-def relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
-    """Return CPU microseconds an exit of comparing with one relation more each time, decoding included."""
+def measure_relations(side: PreparedSide, executor: Executor, scenarios: list[Scenario]) -> dict[str, float]:
+    """Return CPU microseconds per exit of decoding and comparing, with one more relation in each row."""
     recorded = _record(executor, scenarios[:SAMPLE])
-    exits, predict = _exits(recorded), shortcut(side.subject.level)
+    exits, predict = _exits(recorded), memoised_replay(side.subject.level)
 
     def decode() -> None:
         for one in recorded:
@@ -144,8 +145,8 @@ def _judge(side: PreparedSide, round_: Round, prediction: Prediction) -> None:
             explain(divergence)
 
 
-def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[Point, ...]:
-    """Measure scenarios of each of LENGTHS, bare and checked, for ``seconds`` each."""
+def measure_lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -> tuple[LengthPoint, ...]:
+    """Measure scenarios of each length of :data:`LENGTHS`, bare and checked, for ``seconds`` each."""
     rng = random.Random(seed)
     steps = [step for _ in range(EACH_LENGTH * 4) for step in generate(rng).steps]
     registers = generate(rng).registers
@@ -153,20 +154,20 @@ def lengths(side: PreparedSide, executor: Executor, seed: int, seconds: float) -
     def checked(scenario: Scenario) -> None:
         side.check(scenario, executor.run(scenario, fresh_vm=False))
 
-    points: list[Point] = []
+    points: list[LengthPoint] = []
     for length in LENGTHS:
         starts = [int(rng.random() * (len(steps) - length)) for _ in range(EACH_LENGTH)]
         cut = [Scenario("Made by the benchmark.", registers, tuple(steps[at : at + length])) for at in starts]
         raw = _wall_us(executor, cut, lambda s: executor.run_bare(s, fresh_vm=False, record=False), seconds)
         full = _wall_us(executor, cut, checked, seconds)
-        points.append(Point(length, raw[1], raw[0], full[0]))
+        points.append(LengthPoint(length, raw[1], raw[0], full[0]))
     return tuple(points)
 
 
 def _wall_us(
     executor: Executor, scenarios: list[Scenario], step: Callable[[Scenario], None], seconds: float
 ) -> tuple[float, float]:
-    """Wall microseconds an exit, and exits a scenario."""
+    """Return wall microseconds per exit, and exits per scenario."""
     exits, begin, count = executor.exits, time.monotonic(), 0
     while time.monotonic() - begin < seconds or count < len(scenarios):
         step(scenarios[count % len(scenarios)])

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark's result as facts (JSON), as tables, and as panels of a plot; every figure is worked out here once."""
+"""Format a benchmark's result as JSON, as tables, and as panels of a plot; each figure is computed here once."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fuzz.bench.benchmark import MODES, Result
-from fuzz.bench.svg import Bars, Lines, Panel
+from fuzz.bench.benchmark import MODES, BenchResult
+from harness.report.plots import Bars, Lines, Panel
 
 
-def breakdown(result: Result) -> dict[str, float]:
+def breakdown(result: BenchResult) -> dict[str, float]:
     """Return CPU microseconds of a checked exit, by part.
 
-    ``guest``: QEMU, bare.  ``record``: what QEMU takes more where it records.  ``transport``: ours to write a request
-    and to wait.  Then the parts that :func:`fuzz.bench.stages.stages` measures alone; ``rest`` is what a campaign's
-    worker takes more than all of these: counting, keeping, confirming, and caches that are colder.
+    ``guest``: QEMU, bare.  ``record``: the additional time of QEMU when it records.  ``transport``: the worker's time
+    to write a request and to wait.  Then the parts that :func:`fuzz.bench.stages.measure_stages` measures alone;
+    ``rest`` is the additional time of a campaign's worker: counting, storing, confirming, and colder caches.
     """
     guest, (our_recorded, recorded), (our_checked, _) = result.us("raw")[1], result.us("recorded"), result.us("checked")
     stages = dict(result.stages)
@@ -27,8 +27,8 @@ def breakdown(result: Result) -> dict[str, float]:
     return {name: round(value, 2) for name, value in parts.items()}
 
 
-def by_workers(result: Result) -> list[dict[str, float]]:
-    """Return the rates for each number of workers that was measured, the smallest first."""
+def by_workers(result: BenchResult) -> list[dict[str, float]]:
+    """Return the rates for each measured number of workers, the smallest first."""
     numbers = sorted({sample.workers for sample in result.samples})
     return [
         {"workers": n}
@@ -41,7 +41,7 @@ def by_workers(result: Result) -> list[dict[str, float]]:
 Rates = dict[str, float]
 
 
-def rates(result: Result) -> Rates:
+def rates(result: BenchResult) -> Rates:
     """Return the rates of the modes and their ratios."""
     return {
         **{f"{mode}_exits_per_s": round(result.rate(mode), 1) for mode in MODES},
@@ -50,15 +50,15 @@ def rates(result: Result) -> Rates:
     }
 
 
-def over_runs(results: Sequence[Result]) -> dict[str, Rates]:
-    """Return the median of each rate over several runs, the least and the most."""
+def over_runs(results: Sequence[BenchResult]) -> dict[str, Rates]:
+    """Return the median, the minimum and the maximum of each rate over several runs."""
     runs = [rates(result) for result in results]
     ways: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "least": min, "most": max}
     return {way: {name: choose([run[name] for run in runs]) for name in runs[0]} for way, choose in ways.items()}
 
 
-def facts(results: Sequence[Result]) -> dict[str, object]:
-    """Return what ``--json`` shows, but for the names of what was measured: the first run, and the rates of all."""
+def result_json(results: Sequence[BenchResult]) -> dict[str, object]:
+    """Return the data of ``--json`` without the names of the target: the first run, and the rates of all runs."""
     result = results[0]
     return {
         **rates(result),
@@ -91,29 +91,29 @@ def facts(results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def text(named: Mapping[str, object], results: Sequence[Result]) -> str:
-    """Return the tables for a terminal; ``named`` says what was measured; of runs after the first, the rates."""
+def result_text(named: Mapping[str, object], results: Sequence[BenchResult]) -> str:
+    """Return the tables for a terminal; ``named`` describes the target; runs after the first have only their rates."""
     result = results[0]
     head = "target {target}, Linux {kernel_release}, level {level}, {jobs} workers, seed {seed}".format(**named)
     return "\n".join([head, *_modes(result), *_parts(result), *_growth(result), *_start(result), *_runs(results)])
 
 
-def _modes(result: Result) -> Iterator[str]:
-    yield f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'our us/exit':>12} {'QEMU us/exit':>13}"
+def _modes(result: BenchResult) -> Iterator[str]:
+    yield f"{'mode':10} {'exits/s':>9} {'over raw':>9} {'exits/scenario':>15} {'own us/exit':>12} {'QEMU us/exit':>13}"
     for mode in MODES:
         samples = result.of(mode)
         each = sum(s.exits for s in samples) / max(1, sum(s.scenarios for s in samples))
-        ours, qemu = result.us(mode)
-        yield f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {ours:12.1f} {qemu:13.1f}"
+        own, qemu = result.us(mode)
+        yield f"{mode:10} {result.rate(mode):9.0f} {result.ratio(mode):9.2f} {each:15.1f} {own:12.1f} {qemu:13.1f}"
 
 
-def _parts(result: Result) -> Iterator[str]:
+def _parts(result: BenchResult) -> Iterator[str]:
     yield "where the CPU time of a checked exit goes, us"
     for name, value in breakdown(result).items():
         yield f"  {name:12} {value:8.1f}"
 
 
-def _growth(result: Result) -> Iterator[str]:
+def _growth(result: BenchResult) -> Iterator[str]:
     rows = by_workers(result)
     if len(rows) > 1:
         yield f"{'workers':>8} {'raw/s':>9} {'recorded/s':>11} {'checked/s':>10} {'over raw':>9}"
@@ -130,7 +130,7 @@ def _growth(result: Result) -> Iterator[str]:
             yield f"  {name:16} {value:6.1f}"
 
 
-def _start(result: Result) -> Iterator[str]:
+def _start(result: BenchResult) -> Iterator[str]:
     yield f"boot to ready {result.start_s:.2f} s; process to first checked exit {result.first_exit_s:.2f} s"
     yield f"memory of the largest worker {result.memory_mib:.1f} MiB, of its QEMU {result.qemu_memory_mib:.1f} MiB"
     if result.machines:
@@ -144,7 +144,7 @@ def _start(result: Result) -> Iterator[str]:
         )
 
 
-def _runs(results: Sequence[Result]) -> Iterator[str]:
+def _runs(results: Sequence[BenchResult]) -> Iterator[str]:
     if len(results) == 1:
         return
     numbered = {f"run {number}": rates(result) for number, result in enumerate(results, 1)}
@@ -155,13 +155,13 @@ def _runs(results: Sequence[Result]) -> Iterator[str]:
         yield f"  {name:6} {raw:9.0f} {recorded:11.0f} {checked:10.0f} {found['checked_over_raw']:9.3f}"
 
 
-def panels(result: Result) -> list[Panel]:
+def result_panels(result: BenchResult) -> list[Panel]:
     """Return the plot's panels."""
     rows = by_workers(result)
     return [
         Bars("CPU time of a checked exit, microseconds", tuple(breakdown(result).items())),
         Lines(
-            "Exits a second by workers",
+            "Exits per second by workers",
             "workers",
             tuple((mode, tuple((row["workers"], row[f"{mode}_exits_per_s"]) for row in rows)) for mode in MODES),
         ),

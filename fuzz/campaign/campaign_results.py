@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a campaign found: clusters, the problems that they are, and the errata that came back."""
+"""Read what a campaign found: clusters, the new problems among them, and the known errata that occurred again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from harness.report.glossary import in_words
 
 @dataclass(frozen=True, slots=True)
 class CampaignOptions:
-    """How the campaign was called: what a summary needs to be repeated.
+    """The options of a campaign, with which it can be repeated.
 
-    ``subjects`` are what was tested, one or two, ``targets`` their names as they were given; ``store`` is the
-    database's URL, ``guide`` what guides the search (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: what is like a
-    kept regression does not make its exit status 1.  ``kvm_off``: why KVM's edges do not guide, if that was not
-    asked for.  ``program`` is how this program was called.
+    ``subjects`` are the one or two tested systems, ``targets`` their names as given; ``store`` is the database's URL,
+    ``guide`` the mode of guidance (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: a finding like a kept regression
+    does not make the exit status 1.  ``kvm_off``: why KVM's edges do not guide although no option excluded them.
+    ``program`` is the name by which this program was called.
     """
 
     subjects: tuple[Subject, ...]
@@ -46,18 +46,18 @@ class CampaignOptions:
 
     @property
     def subject(self) -> Subject:
-        """What was tested; of two, the first."""
+        """Return the tested subject; of two, the first."""
         return self.subjects[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A finding that this campaign saw.
+    """A finding that this campaign observed.
 
-    ``members`` are divergences (or losses) that this campaign saw, ``scenarios`` those that the directory remembers;
+    ``members`` is the number of divergences (or losses) in this campaign, ``scenarios`` that of the stored scenarios;
     ``where`` is the finding's directory, ``replay`` the command that shows it (empty if there is no scenario).
-    ``like``: the errata that are its cause, or, where the cause is not determined, the kept findings that show its
-    signature on its target; ``new``: there is none.  ``by_cause``: it is determined.
+    ``like`` names the errata that are its cause, or, if the cause is not determined, the kept findings that show its
+    signature on its target; ``new``: ``like`` is empty.  ``by_cause``: the cause is determined.
     """
 
     id: str
@@ -74,11 +74,11 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class ProblemSeen:
-    """Clusters that are new and probably have one cause; ``id`` is the cluster that leads them.
+    """New clusters that probably have one cause; ``id`` is their leading cluster.
 
-    ``what`` is its first divergence, ``words`` a sentence about it (may be empty).  ``members`` are divergences that
-    this campaign saw; of ``runs`` when it was confirmed ``hits`` showed it.  ``first_seen`` is ISO 8601.  ``show`` is
-    the command that shows it.
+    ``what`` is its first divergence, ``words`` a sentence about it (may be empty).  ``members`` is the number of
+    divergences in this campaign; ``hits`` of the ``runs`` of its confirmation showed it.  ``first_seen`` is ISO 8601.
+    ``show`` is the command that shows it.
     """
 
     id: str
@@ -95,7 +95,7 @@ class ProblemSeen:
 
 @dataclass(frozen=True, slots=True)
 class ErratumSeen:
-    """An erratum that came back; ``by_signature`` of its ``clusters`` are its only by signature, not by cause."""
+    """An erratum that occurred again; ``by_signature`` of its ``clusters`` match it by signature only, not by cause."""
 
     id: str
     what: str
@@ -105,17 +105,17 @@ class ErratumSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """All that a campaign found: ``clusters``, new ones first; the new ones as ``problems``; the others' errata."""
+class CampaignResults:
+    """The results of a campaign: ``clusters``, new ones first; the new ones' ``problems``, the others' ``errata``."""
 
     clusters: tuple[Cluster, ...]
     problems: tuple[ProblemSeen, ...]
     errata: tuple[ErratumSeen, ...]
 
 
-def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> Results:
-    """Return what a campaign found; reads the database for what the findings are."""
-    store = Store(Database(asked.store), FINDINGS)
+def results_of(options: CampaignOptions, stats: Stats, kept: Sequence[Regression]) -> CampaignResults:
+    """Return the results of a campaign; reads its findings from the database."""
+    store = Store(Database(options.store), FINDINGS)
     found: dict[str, Cluster] = {}
     findings: dict[str, Finding] = {}
     for group in ("unexplained", "alarms", "crashes", "internal"):
@@ -123,14 +123,14 @@ def results_of(asked: CampaignOptions, stats: Stats, kept: Sequence[Regression])
             finding = _load(store, id_)
             if isinstance(finding, Finding):
                 findings[id_] = finding
-            found[id_] = _cluster(asked, store, kept, finding, (id_, members), stats)
+            found[id_] = _cluster(options, store, kept, finding, (id_, members), stats)
     clusters = tuple(sorted(found.values(), key=lambda cluster: not cluster.new))
     new = {cluster.id: cluster for cluster in clusters if cluster.new}
-    return Results(clusters, _problems(asked, store, new, findings), _errata(clusters, kept))
+    return CampaignResults(clusters, _problems(options, store, new, findings), _errata(clusters, kept))
 
 
 def _cluster(
-    asked: CampaignOptions,
+    options: CampaignOptions,
     store: Store,
     kept: Sequence[Regression],
     finding: Finding | InputError,
@@ -138,19 +138,19 @@ def _cluster(
     stats: Stats,
 ) -> Cluster:
     id_, members = seen
-    place = asked.out / FINDINGS / id_
+    place = options.out / FINDINGS / id_
     names: tuple[str, ...] = ()
     replay, by_cause = "", False
     if isinstance(finding, Finding):
         names = like(kept, finding)
         by_cause = bool(names) and is_by_cause(finding)
-        replay = _replay(asked, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
+        replay = _replay(options, finding, place / SCENARIO) if (place / SCENARIO).is_file() else ""
     kind, what = id_.partition("-")[0], _what(finding, id_, stats)
     return Cluster(id_, kind, what, names, not names, members, _count(store, id_), str(place), replay, by_cause)
 
 
 def _problems(
-    asked: CampaignOptions, store: Store, new: Mapping[str, Cluster], findings: Mapping[str, Finding]
+    options: CampaignOptions, store: Store, new: Mapping[str, Cluster], findings: Mapping[str, Finding]
 ) -> tuple[ProblemSeen, ...]:
     try:
         examples = store.examples()
@@ -158,11 +158,11 @@ def _problems(
         examples = {}
     grouped = group_problems({id_: examples.get(id_, ()) for id_ in new})
     return tuple(
-        _problem(asked, [new[id_] for id_ in problem.clusters], findings.get(problem.id)) for problem in grouped
+        _problem(options, [new[id_] for id_ in problem.clusters], findings.get(problem.id)) for problem in grouped
     )
 
 
-def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Finding | None) -> ProblemSeen:
+def _problem(options: CampaignOptions, clusters: Sequence[Cluster], finding: Finding | None) -> ProblemSeen:
     first = clusters[0]
     tries = () if finding is None else (finding.same_vm, finding.fresh_vm)
     return ProblemSeen(
@@ -175,12 +175,12 @@ def _problem(asked: CampaignOptions, clusters: Sequence[Cluster], finding: Findi
         sum(each.hits for each in tries),
         sum(each.runs for each in tries),
         "" if finding is None else finding.first_seen,
-        shlex.join([asked.program, "findings", "show", first.id]) + out_words(asked.out),
+        shlex.join([options.program, "findings", "show", first.id]) + out_words(options.out),
     )
 
 
 def _errata(clusters: Iterable[Cluster], kept: Sequence[Regression]) -> tuple[ErratumSeen, ...]:
-    """Return the errata of clusters, those with the most divergences first; a cluster may be of several."""
+    """Return the errata of clusters, those with the most divergences first; a cluster may have several errata."""
     words = {row.id: row.does for row in kept}
     seen = [
         ErratumSeen(
@@ -217,18 +217,18 @@ def _what(finding: Finding | InputError, id_: str, stats: Stats) -> str:
 
 
 def one_line(words: str) -> str:
-    """Escape what a terminal must not be shown: a kernel or a file said it."""
+    """Escape control characters: the text comes from a kernel or a file and is shown on a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
-def _replay(asked: CampaignOptions, finding: Finding, scenario: Path) -> str:
+def _replay(options: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
-        return shlex.join([asked.program, "kernels", "against", *asked.targets, str(scenario)])
-    first = finding.subject == asked.subject
-    ours = finding.subject in asked.subjects  # nodes of a cluster may have others
-    target = asked.targets[0 if first else -1] if ours else finding.subject.target
-    words = [asked.program, "replay", str(scenario), "--target", target]
+        return shlex.join([options.program, "kernels", "against", *options.targets, str(scenario)])
+    first = finding.subject == options.subject
+    ours = finding.subject in options.subjects  # nodes of a cluster may have others
+    target = options.targets[0 if first else -1] if ours else finding.subject.target
+    words = [options.program, "replay", str(scenario), "--target", target]
     words += hyp_copy.options(finding.signature)
-    if asked.kernel is not None and first:
-        words += ["--kernel", str(asked.kernel)]
-    return shlex.join([*words, "--level", asked.subject.level])
+    if options.kernel is not None and first:
+        words += ["--kernel", str(options.kernel)]
+    return shlex.join([*words, "--level", options.subject.level])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters that survive their process: one mapped file a worker, read by the campaign.
+"""Counters that survive their process: one mapped file per worker, which the campaign reads.
 
-A worker leaves from C or by a signal, so nothing can be written at the end.  The file has named u64 words that are
-added to in place, and a map of the coverage counters seen so far.  Names are taken as they come; each name is written
-before the word that says that it is there, so that a reader at any moment sees a true table.
+A worker exits from C code or by a signal, so it cannot write a file at its end.  The file has named u64 words, which
+are updated in place, and a map of the coverage counters that were hit.  A name gets a slot at its first use; it is
+written before the word that marks the slot as used, so that a reader sees a consistent table at any time.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ SLOTS = 2048
 NAME_BYTES = 248
 SLOT_BYTES = 8 + NAME_BYTES
 COVERAGE_SIZE = 1 << 14
-"""How many coverage counters there are."""
+"""Number of coverage counters."""
 _HEAD = 16
 _MAP_AT = _HEAD + SLOTS * SLOT_BYTES
 FILE_SIZE = _MAP_AT + COVERAGE_SIZE
 
 Name = tuple[str, str]
-"""A group and a name in it."""
+"""A group, and the name of a word in it."""
 MINIMUM = "time"
-"""The group whose words are points in time: of several workers, the first counts."""
+"""The group whose words are points in time: the earliest of several workers is used."""
 OVERFLOW: Name = ("overflow", "counted under no name")
 
 
 class StatsWriter:
     """The counters of one worker, in a new file at ``path``.
 
-    OSError: there is no room for it; later there is, because all of it is allocated here.
+    OSError: the disk is full; this cannot occur later, because the whole file is allocated here.
     """
 
     def __init__(self, path: Path) -> None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            # A hole in a mapped file kills its writer with SIGBUS when the disk is full.
+            # If the disk is full, a write to a hole of a mapped file raises SIGBUS.
             os.posix_fallocate(handle, 0, FILE_SIZE)
             self._memory = mmap.mmap(handle, FILE_SIZE)
         finally:
@@ -76,23 +76,23 @@ class StatsWriter:
             self.add(group, name, count)
 
     def put(self, group: str, name: str, value: int) -> None:
-        """Set a word."""
+        """Set a word to a value."""
         self.add(group, name, 0)
         self._words[self._at[group, name]] = value
 
     def get(self, group: str, name: str) -> int:
-        """Return a word, 0 if there is none of that name."""
+        """Return a word, 0 if it does not exist."""
         at = self._at.get((group, name))
         return 0 if at is None else self._words[at]
 
     def saw(self, index: int) -> None:
-        """Mark a coverage counter as seen."""
+        """Mark a coverage counter as hit."""
         self._memory[_MAP_AT + index] = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one worker, or all of them, counted; ``seen`` has a byte 1 for each coverage counter that was hit."""
+    """The counts of one worker, or of all; ``seen`` has a byte 1 for each coverage counter that was hit."""
 
     words: Mapping[Name, int]
     seen: bytes
@@ -112,7 +112,7 @@ class Stats:
 
     @property
     def coverage(self) -> int:
-        """How many coverage counters were hit."""
+        """Return the number of coverage counters that were hit."""
         return self.seen.count(1)
 
 
@@ -120,7 +120,7 @@ EMPTY = Stats({}, bytes(COVERAGE_SIZE))
 
 
 def read_stats(path: Path) -> Stats:
-    """Read a worker's file, at any time; nothing, if it is not there or not complete yet."""
+    """Read a worker's file, at any time; return empty counts if it does not exist or is not complete yet."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -137,7 +137,7 @@ def read_stats(path: Path) -> Stats:
 
 
 def merge(many: Iterable[Stats]) -> Stats:
-    """Add up; of points in time, take the first that is set."""
+    """Return the sum of counts; of points in time, the earliest that is set."""
     words: Counter[Name] = Counter()
     seen = 0
     for stats in many:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fuzzing engine, atheris: whether campaigns can run here at all."""
+"""Check that the fuzzing engine, atheris, is available on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platform
 from harness.errors import SetupError
 
 MACHINES = ("x86_64",)
-"""What atheris has packages for (PyPI, 3.0.0), and so those on which pyproject.toml asks for it."""
+"""Machine types for which atheris 3.0.0 has packages on PyPI; pyproject.toml requires it on these."""
 
 
 def require_engine() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checked scenario covered, as indices of coverage counters: the model's decisions, and what KVM did."""
+"""Compute the coverage counters that a checked scenario hits: the model's decisions, and KVM's handling of exits."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _index(*parts: object) -> int:
 
 @lru_cache(maxsize=1 << 13)
 def _decisions(exit_class: str, path: Path) -> frozenset[int]:
-    """The edges between consecutive decisions in one round."""
+    """Return counters of the pairs of consecutive decisions in one round."""
     edges = zip((("", False), *path), (*path, ("", True)), strict=True)
     return frozenset(_index(exit_class, before, after) for before, after in edges)
 
 
 @lru_cache(maxsize=1 << 13)
 def _turn(before: str, exit_class: str, outcome: tuple[int, ...]) -> int:
-    """The exit class before, this one, and what KVM did with it."""
+    """Return the counter of the previous exit class, this one, and how KVM handled it."""
     return _index("turn", before, exit_class, outcome)
 
 
@@ -39,11 +39,11 @@ def _detail(exit_class: str, detail: int, outcome: tuple[int, ...]) -> int:
 
 _NO_DETAIL = -1
 _SYNDROME = exits.ISS_MASK & ~(0x1F << 16)
-"""All of a data abort's syndrome but which register is transferred."""
+"""The syndrome of a data abort without SRT, the register that is transferred."""
 
 
 def _detail_of(event: Switch) -> int:
-    """What tells exits of one class apart: the PSCI or SMCCC function, the shape of the access."""
+    """Return what distinguishes exits of one class: the PSCI or SMCCC function, the kind of access."""
     ec = exits.ec_of(event.esr)
     if ec == exits.EC_BY_NAME["HVC64"]:
         function = event.values[0] & 0xFFFF_FFFF
@@ -71,7 +71,7 @@ def _turns(trace: Trace) -> Iterator[int]:
 
 
 def features(trace: Trace, checked: CheckResult) -> set[int]:
-    """Return the counters that a scenario hits, each once: how often says little about a list of steps."""
+    """Return the counters that a scenario hits, each once: the number of hits says little about a list of steps."""
     found = set(_turns(trace))
     for exit_class, path in checked.paths:
         found |= _decisions(exit_class, path)

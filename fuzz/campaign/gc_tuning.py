@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a process that makes many short-lived values is kept quick."""
+"""Tune Python's garbage collector for a process that makes many short-lived values."""
 
 from __future__ import annotations
 
 import gc
 
 YOUNG = 50_000
-"""Values more than before that make Python look for cycles; ours are in none, so every look is for nothing."""
+"""Number of new objects that starts a garbage collection, which finds nothing: the project's values have no cycles."""
 
 
 def reduce_gc() -> None:
-    """Leave what there is now out of all garbage collections, and make those rare."""
+    """Exclude all existing objects from garbage collection, and make collections rare."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 100)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What guides a campaign: the model's decisions, the hypervisor's edges, or both."""
+"""Choose what guides a campaign: the model's decisions, the edges of the hypervisor's code, or both."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from harness.vm.plugins.edges import Edge, read_edges
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 SUFFIX = ".edges"
-"""A worker's map of edges has the name of its statistics, with this suffix."""
+"""Suffix of the file with a worker's map of edges; the rest of its name is that of the worker's statistics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
     """One of :data:`fuzz.campaign.limits.MODES`.
 
-    ``kvm_off`` is why the hypervisor's edges are not in it although they were not left out.
+    ``kvm_off`` is why the hypervisor's edges do not guide although no option excluded them.
     """
 
     mode: str
     kvm_off: str = ""
 
 
-def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> Guide:
-    """Return the mode to run in, everything for it built; with nothing ``wanted``, the best that this machine can do.
+def choose_guide(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], None]) -> Guide:
+    """Build what a mode needs and return it; if ``wanted`` is None, choose the best mode that this machine supports.
 
-    SetupError: the mode that is wanted needs the plugin, and it cannot be built.
+    SetupError: the wanted mode needs the plugin, which cannot be built.
     """
     if wanted == MODEL:
         return Guide(MODEL)
@@ -46,5 +46,5 @@ def choose(wanted: str | None, prepared: PreparedTarget, say: Callable[[str], No
 
 
 def edges_in(run: Path) -> frozenset[Edge]:
-    """Return the edges that any worker of a campaign saw; ``run`` has their maps."""
+    """Return the edges that any worker of a campaign reached; ``run`` is the directory of their maps."""
     return frozenset[Edge]().union(*(read_edges(path) for path in run.glob(f"*{SUFFIX}")))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The atheris entry point of the lemma campaign, and the parent that runs it in worker processes.
+"""The atheris entry point of the lemma campaign, and the parent that starts its worker processes.
 
-``atheris.Fuzz()`` never returns, so a worker is a process of its own that dies with its parent and appends what it
-finds to a file, a JSON object a line; the parent reads the files.
+``atheris.Fuzz()`` never returns, so a worker is a process of its own that dies with its parent.  It appends its results
+to a file, one JSON object per line; the parent reads the files.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from harness.model.state import Decision
 COUNTERS = 1 << 13
 REPORT_EVERY = 0.5  # seconds between a worker's statistics
 PR_SET_PDEATHSIG = 1
-FRESH = 0.4  # the share of inputs that are drawn anew instead of mutated: how often a row comes does not hang on luck
+FRESH = 0.4  # share of inputs that are generated instead of mutated: it bounds how rarely a row occurs
 BETTER = 2  # how many shorter cases of a known goal a worker still sends
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts of one worker or of all of them."""
+    """The counts of one worker, or of all."""
 
     vacuous: int = 0
     equal: int = 0
@@ -47,18 +47,18 @@ class Statistics:
 
     @property
     def comparisons(self) -> int:
-        """How many cases were compared."""
+        """Return the number of compared cases."""
         return self.vacuous + self.equal + self.inconclusive + self.differ
 
     @property
     def defined_share(self) -> float:
-        """The share of cases that are defined on the left side, 0 to 1."""
+        """Return the share of cases that are defined on the left side, 0 to 1."""
         return 1 - self.vacuous / self.comparisons if self.comparisons else 0.0
 
 
 @dataclass(slots=True)
 class Target:
-    """What libFuzzer calls: bytes to question and case, compare, count the decisions, send what is new."""
+    """The function that libFuzzer calls: decode a question and a case, compare, count decisions, send new results."""
 
     questions: tuple[Question, ...]
     counters: Counters
@@ -71,11 +71,11 @@ class Target:
     _shares: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
-        """Lay out the questions by their shares."""
+        """Repeat each question according to its share."""
         self._shares = tuple(q for q in self.questions for _ in range(SHARES[q.function]))
 
     def __call__(self, data: bytes) -> None:
-        """One execution; the first byte picks the question."""
+        """Run one input; its first byte selects the question."""
         if not data:
             return
         question = self._shares[data[0] % len(self._shares)]
@@ -97,13 +97,13 @@ class Target:
             self.report()
 
     def report(self) -> None:
-        """Send the statistics."""
+        """Send the statistics to the parent."""
         self._next_report = self.clock() + REPORT_EVERY
         s = self.statistics
         self.send({"statistics": [s.vacuous, s.equal, s.inconclusive, s.differ, time.process_time()]})
 
     def _count(self, side: str, path: tuple[Decision, ...]) -> None:
-        """Count each pair of successive decisions of one side."""
+        """Count each pair of consecutive decisions of one side."""
         edges = self._edges.get((side, path))
         if edges is None:
             steps = (("", False), *path)
@@ -133,14 +133,14 @@ def _question_of(row: dict[str, Any]) -> Question:
 
 
 def work(questions: tuple[Question, ...], seed: int, seconds: float, out: Path) -> None:
-    """Be a worker: fuzz until the time is over; does not return."""
+    """Fuzz as a worker until the time is over; does not return."""
     import atheris
 
     counters = Counters(COUNTERS)
     counters.attach()
     with out.open("a", buffering=1) as lines:
         target = Target(questions, counters, lambda row: lines.write(f"{json.dumps(row)}\n"))
-        # -max_total_time leaves from C; the target sends its statistics as it goes.
+        # -max_total_time exits from C code; so the target sends its statistics periodically.
         options = [f"-seed={seed}", f"-max_len={1 + HEADER + 4 * MAX_OPS}", "-len_control=0", "-print_final_stats=0"]
         options += [
             f"-max_total_time={max(1, round(seconds))}",
@@ -170,7 +170,7 @@ class Find:
 
 @dataclass(slots=True)
 class Campaign:
-    """What the workers of one run have sent so far."""
+    """The results that the workers of one run have sent so far."""
 
     statistics: Statistics = field(default_factory=Statistics)
     finds: dict[tuple[Question, str, tuple[str, ...]], Case] = field(default_factory=dict)
@@ -180,12 +180,12 @@ class Campaign:
 
     @property
     def comparisons_per_s(self) -> float:
-        """Comparisons a second and worker."""
+        """Return the comparisons per second of one worker."""
         return self.statistics.comparisons / self.seconds / self.workers if self.seconds else 0.0
 
     @property
     def comparisons_per_cpu_s(self) -> float:
-        """Comparisons a second of processor time: the rate on a machine that has a core for each worker."""
+        """Return the comparisons per second of CPU time: the rate on a machine with a core for each worker."""
         return self.statistics.comparisons / self.cpu_seconds if self.cpu_seconds else 0.0
 
 
@@ -259,11 +259,11 @@ def _environment() -> dict[str, str]:
 
 
 def main(argument: str) -> None:
-    """Be the worker that ``argument``, a JSON object, describes; dies with its parent."""
+    """Run the worker that ``argument``, a JSON object, describes; it dies with its parent."""
     job = json.loads(argument)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != job["parent"]:
-        return  # the parent died before we asked to die with it
+        return  # the parent died before PR_SET_PDEATHSIG was set
     work(tuple(_question_of(q) for q in job["questions"]), job["seed"], job["seconds"], Path(job["out"]))
 
 

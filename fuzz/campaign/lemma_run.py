@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that is done with two levels of the model: search, stored clusters, proofs, mutants, stability, pages."""
+"""Compare two levels of the model: search, stored clusters, proofs, mutants, stability, pages."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LemmaPlan:
-    """How to search: for each pair so many ``seconds`` with ``jobs`` workers; the ``seed`` is of the random numbers.
+    """How to search: ``seconds`` for each pair with ``jobs`` workers; ``seed`` is that of the random numbers.
 
-    With ``stored``, nothing is searched: the stored clusters are taken.  With ``keep``, what is found is stored.
+    With ``stored``, the stored clusters are used instead of a search.  With ``keep``, the results are stored.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ class LemmaPlan:
 
 
 def pairs_of(names: Sequence[str]) -> tuple[Pair, ...]:
-    """Return pairs by their names, the main ones if there are none.  InputError: a name is no pair of levels."""
+    """Return the pairs of these names, the main pairs without a name.  InputError: a name is no pair of levels."""
     if "all" in names:
         return PAIRS
     pairs: list[Pair] = []
@@ -83,7 +83,7 @@ def stored_clusters(pair: Pair, chosen: tuple[Question, ...], *, needed: bool) -
 def find_differences(
     pair: Pair, chosen: tuple[Question, ...], plan: LemmaPlan, progress: Progress
 ) -> tuple[Campaign, tuple[Cluster, ...]]:
-    """Search for states in which the levels of a pair differ, and return a least one for each kind of difference."""
+    """Search for states in which the levels of a pair differ; return a minimal state for each kind of difference."""
     name = ":".join(pair)
     progress(f"{name}: {plan.seconds:.0f} s, {plan.jobs} workers")
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-lemma-") as directory:
@@ -100,7 +100,7 @@ def find_differences(
 
 
 def report_of(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> dict[str, Any]:
-    """Return what a search found as plain data."""
+    """Return the result of a search as plain data."""
     return {
         "pair": ":".join(pair),
         "comparisons": campaign.statistics.comparisons,
@@ -117,7 +117,7 @@ def report_of(pair: Pair, campaign: Campaign, clusters: tuple[Cluster, ...]) -> 
 def compare_with_stored(
     report: dict[str, Any], clusters: tuple[Cluster, ...], chosen: tuple[Question, ...], plan: LemmaPlan
 ) -> Recall:
-    """Return which stored clusters of a report's pair a search missed; with ``plan.keep``, store that, too."""
+    """Return the stored clusters of a report's pair that a search missed; with ``plan.keep``, store them, too."""
     left, _, right = report["pair"].partition(":")
     trial = missing(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
     if plan.keep:
@@ -125,8 +125,8 @@ def compare_with_stored(
     return trial
 
 
-def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one object for all pairs: a search's numbers are means over its comparisons, and the lowest rate."""
+def combine_reports(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one object for all pairs: shares are means over all comparisons, the rate is the lowest one."""
     for name in ("proofs", "answers"):
         if results and name in results[0]:
             return {name: [row for result in results for row in result[name]]}
@@ -143,7 +143,7 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def clusters_text(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> str:
-    """Return what a search found, for people."""
+    """Return the result of a search as text."""
     lines = [
         f"{report['pair']}: {report['comparisons']} comparisons, {report['comparisons_per_s']}/s and worker, "
         f"{report['defined_share']:.1%} defined on the left, {len(clusters)} clusters"
@@ -161,7 +161,7 @@ def clusters_text(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> str:
 
 
 def write_page() -> Path:
-    """Write the document of what is stored; return its path."""
+    """Write the page of the stored clusters; return its path."""
     PAGE.write_text(render(LEMMAS))
     return PAGE
 
@@ -192,7 +192,7 @@ def try_mutants(count: int, plan: LemmaPlan, progress: Progress) -> dict[str, An
 def measure_stability(
     pairs: tuple[Pair, ...], chosen: tuple[Question, ...], starts: int, plan: LemmaPlan
 ) -> dict[str, Any]:
-    """Return how often minimisation ends at the same least case, from so many starts of every goal."""
+    """Return how often minimisation ends at the same minimal case, from several starts of each goal."""
     found = measure(chosen, starts, STABILITY_TRIES, plan.seed)
     report = asdict(found) | {"share": round(found.share, 4), "starts": starts}
     report["pairs"] = [":".join(pair) for pair in pairs]
@@ -208,7 +208,7 @@ def _kept(report: dict[str, Any], name: str, plan: LemmaPlan) -> dict[str, Any]:
 def prove_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress: Progress) -> dict[str, Any]:
     """Run the levels of a pair symbolically; return the proofs as plain data.
 
-    ``progress`` takes each verdict as it comes.  With ``keep``, counterexamples become stored clusters.
+    ``progress`` gets each verdict when it is reached.  With ``keep``, counterexamples become stored clusters.
     """
     path = store_path(LEMMAS, pair)
     stored = load(path) if path.exists() else ()
@@ -217,7 +217,7 @@ def prove_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress
         known = tuple(c for c in stored if c.question == question)
         proof = prove(question, known)
         if keep and proof.new:
-            # the next counterexamples: they become listed clusters, and what is left is what the run showed equal
+            # Store further counterexamples as clusters; the rest is proved equal.
             stored = merge((*stored, *proof.new.values()))
             store(LEMMAS, pair, stored)
             mine = [c for c in stored if c.question == question]
@@ -233,7 +233,7 @@ def prove_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress
 def answer_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progress: Progress) -> dict[str, Any]:
     """Answer each question of a pair: its causes and the repaired statement; return the answers as plain data.
 
-    With ``keep``, each is stored as it comes.
+    With ``keep``, each is stored when it is reached.
     """
     path = store_path(LEMMAS, pair)
     stored = load(path) if path.exists() else ()
@@ -248,7 +248,7 @@ def answer_pair(pair: Pair, chosen: tuple[Question, ...], *, keep: bool, progres
 
 
 def prove_changes(*, keep: bool, progress: Progress) -> list[dict[str, Any]]:
-    """Prove each claim with the proposed changes made and no hypothesis; return one row a claim."""
+    """Prove each claim with the proposed changes applied and without hypotheses; return one row per claim."""
     results = []
     for question in questions(CHANGED_PAIRS):
         results.append(prove_changed(question))
@@ -259,7 +259,7 @@ def prove_changes(*, keep: bool, progress: Progress) -> list[dict[str, Any]]:
 
 
 def answer_text(found: Answer) -> str:
-    """Return an answer, for people."""
+    """Return an answer as text."""
     q = found.question
     head = "true" if found.proved and not found.causes else f"false, {len(found.causes)} causes"
     if not found.causes and not found.proved:
@@ -288,7 +288,7 @@ def _store_proofs(file: Path, proofs: Sequence[Proof]) -> None:
 def questions_of(
     pairs: Sequence[Pair], layer: str | None, function: str | None, *, logs: bool
 ) -> list[tuple[Pair, tuple[Question, ...]]]:
-    """Return what is asked of each pair.  InputError: the function is not in the layer."""
+    """Return the questions of each pair.  InputError: the function is not in the layer."""
     asked = [(pair, questions((pair,), layer, function, logs)) for pair in pairs]
     if not all(chosen for _, chosen in asked):
         raise InputError("--function", None, f"{function} is not in layer {layer}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own 8-bit counters in libFuzzer: it reads and clears them around each execution, like compiled-in coverage.
+"""Register 8-bit counters with libFuzzer, which reads and clears them at each execution, like compiled-in coverage.
 
-Only atheris' extension module has libFuzzer in it, so this module is as much a part of the atheris boundary as
-``lemma`` and ``live`` are.  Call :meth:`Counters.attach` before ``atheris.Setup``.
+libFuzzer is part of atheris' extension module, so this module depends on atheris.  Call :meth:`Counters.attach` before
+``atheris.Setup``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import ctypes
 import importlib
 import zlib
 
-PC_ENTRY = 16  # bytes a counter in the PC table: address and flags
+PC_ENTRY = 16  # bytes per counter in the PC table: address and flags
 
 
 class Counters:
-    """``size`` counters (a power of two) that we own and libFuzzer reads."""
+    """``size`` counters (a power of two) in this process's memory, which libFuzzer reads."""
 
     def __init__(self, size: int) -> None:
         if size & (size - 1):
@@ -50,16 +50,16 @@ class Counters:
             self._buffer[index] += 1
 
     def fill(self, counts: bytes) -> None:
-        """Set all counters at once.  ValueError: not as many as there are."""
+        """Set all counters at once.  ValueError: the number of counts is not ``size``."""
         if len(counts) != self.size:
             raise ValueError(f"{len(counts)} counts for {self.size} counters")
         ctypes.memmove(self._buffer, counts, self.size)
 
     def value(self, key_index: int) -> int:
-        """How often a key occurred since libFuzzer last cleared the counters."""
+        """Return how often a key occurred since libFuzzer last cleared the counters."""
         return self._buffer[key_index & self._mask]
 
 
 def key_index(*parts: object) -> int:
-    """A stable number for a key, the same in every process."""
+    """Return a number for a key that is the same in every process."""
     return zlib.crc32(repr(parts).encode())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign against real KVM from beginning to end: prepare, run the workers, note how it goes, sum up."""
+"""Run a campaign against real KVM: prepare the target, run the workers, store the progress, summarise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.engine import require_engine
-from fuzz.campaign.guidance import choose
+from fuzz.campaign.guidance import choose_guide
 from fuzz.campaign.limits import default_jobs
 from fuzz.campaign.parent import Plan, Progress, campaign_directory, run_campaign, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -34,12 +34,12 @@ from harness.vm.target import has_protected_vms
 
 @dataclass(frozen=True, slots=True)
 class LivePlan:
-    """What a campaign is asked to do; None: the best that this machine can do, or anything.
+    """The options of a campaign; None: the best value that this machine supports, or a default.
 
     ``seconds`` count from the first worker that is ready.  ``out`` is the campaign's directory and ``store`` the URL of
-    its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.limits.MODES`).
-    ``program`` is how this program was called.  ``corpus`` are the directories of the scenarios that it starts from,
-    which may be empty.
+    its database (None: in that directory).  ``coverage`` guides it (:data:`fuzz.campaign.limits.MODES`).  ``program``
+    is the name by which this program was called.  ``corpus`` are the directories of the initial scenarios, which may be
+    empty.
     """
 
     targets: TargetOptions
@@ -60,7 +60,7 @@ class LivePlan:
 
     @property
     def workers(self) -> int:
-        """How many workers there are.  InputError: several, and they are to be deterministic."""
+        """Return the number of workers.  InputError: several, for a deterministic campaign."""
         jobs = self.jobs or (1 if self.targets.deterministic else default_jobs())
         if self.targets.deterministic and jobs > 1:
             raise InputError("--jobs", None, "a deterministic campaign has one worker: two find things in no set order")
@@ -68,27 +68,28 @@ class LivePlan:
 
 
 class Display(Protocol):
-    """Shows how a campaign stands."""
+    """Shows the status of a running campaign."""
 
     def tick(self, line: str) -> None:
         """Show a line; called about once a second."""
         ...
 
     def clear(self) -> None:
-        """Show nothing more."""
+        """Remove the line."""
         ...
 
 
 Afterwards = Callable[[Database, PreparedTargets], None]
-"""What is done with the findings at the end, before the summary."""
+"""Processes the findings at the end, before the summary."""
 
 
 def run_live_campaign(
     plan: LivePlan, display: Display, progress: Callable[[str], None], afterwards: Afterwards | None = None
 ) -> Summary:
-    """Run a campaign.  InputError, SetupError: a name or the set-up is wrong; nothing was run.
+    """Run a campaign.  InputError, SetupError: a name or the set-up is wrong; no worker was started.
 
-    ``afterwards`` is called unless the campaign was interrupted or failed; what it cannot write is no reason to fail.
+    ``afterwards`` is called unless the campaign was interrupted or failed; its write errors do not make the campaign
+    fail.
     """
     require_engine()
     started, jobs = time.monotonic(), plan.workers
@@ -102,8 +103,8 @@ def run_live_campaign(
     out = plan.out.absolute()
     seed = plan.seed if plan.seed is not None else secrets.randbits(32)
     url = plan.store or default_url(out)
-    guide = choose(plan.coverage, targets.sides[0].prepared, progress)
-    asked = CampaignOptions(
+    guide = choose_guide(plan.coverage, targets.sides[0].prepared, progress)
+    campaign_options = CampaignOptions(
         *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
         *(guide.mode, plan.accept_kept, guide.kvm_off, plan.program),
     )
@@ -112,7 +113,7 @@ def run_live_campaign(
     with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
-        diary = Diary(History(database), {**asdict(asked.subject), **known})
+        diary = RunRecorder(History(database), {**asdict(campaign_options.subject), **known})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
@@ -126,17 +127,17 @@ def run_live_campaign(
             outcome = run_campaign(Plan(plan.seconds, jobs, out), launch, tick, stopped)
         display.clear()
         if afterwards is not None and not (outcome.interrupted or outcome.failure):
-            with suppress(InputError, OSError):  # a database that cannot be read or written: the summary says so
+            with suppress(InputError, OSError):  # the summary reports a database that cannot be read or written
                 afterwards(database, targets)
-        summary = summarise(asked, outcome, kept, export_found(database, out))
+        summary = summarise(campaign_options, outcome, kept, export_found(database, out))
         diary.end(summary.to_json())
     return summary
 
 
 def export_found(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
-    """Write the directories of findings (None: all); return why they could not be written, if so.
+    """Write the directories of findings (None: of all); return a count by error.
 
-    The database has all that is in them.
+    The database has their contents, too.
     """
     failed: dict[str, int] = {}
     for shelf in (FINDINGS, FLAKY):
@@ -147,16 +148,16 @@ def export_found(database: Database, out: Path, only: Collection[str] | None = N
     return failed
 
 
-class Diary:
-    """The run in the database, ``id``; that it cannot be written is no reason to stop."""
+class RunRecorder:
+    """Stores the run in the database, as ``id``; an error of the database does not stop the campaign."""
 
-    def __init__(self, history: History, asked: dict[str, object]) -> None:
+    def __init__(self, history: History, options: dict[str, object]) -> None:
         self._history = history
-        self.id = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), asked)
+        self.id = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), options)
         self._next = 0.0
 
     def tick(self, progress: Progress) -> None:
-        """Note how the campaign stands, now and then."""
+        """Store the campaign's progress from time to time."""
         if progress.seconds < self._next or not progress.seconds:
             return
         self._next = progress.seconds + SAMPLE_SECONDS
@@ -167,6 +168,6 @@ class Diary:
             self._history.sample(self.id, sample)
 
     def end(self, summary: dict[str, object]) -> None:
-        """Note how it ended."""
+        """Store the campaign's summary."""
         with suppress(OSError):
             self._history.end(self.id, summary)

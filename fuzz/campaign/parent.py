@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parent of a live campaign: a directory, some workers, a deadline.
+"""The parent process of a live campaign: prepares the directory, runs the workers, stops them at the deadline.
 
-Workers are processes of their own because atheris leaves without a word; the parent owns the time and the counting.
-It knows nothing of atheris or KVM: what it starts is given to it as a command line.
+Workers are processes of their own because atheris exits the process without a Python exit handler; the parent keeps the
+time and adds up the counts.  It does not depend on atheris or KVM: its caller gives it the workers' command lines.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from harness.scenario.scenario import load
 CORPUS, RUN, LOCK = "corpus", "run", "lock"
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
-"""How long a worker may take to end what it is doing."""
+"""Time in which a worker must end after SIGTERM."""
 SHORT_LIFE_SECONDS = 10.0
 MAX_SHORT_LIVES = 5
-"""So many deaths in a row of workers that lived shorter than that are a crash loop."""
+"""Number of consecutive deaths of workers with a short life that are a crash loop."""
 GAVE_UP = 3
-"""The exit status of a worker that knows that another one would fare no better (fuzz.campaign.worker_process)."""
+"""Exit status of a worker whose failure a new worker would repeat (fuzz.campaign.worker_process)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for; ``seconds`` count from the first worker that is ready."""
+    """How long to fuzz and with how many workers; ``seconds`` count from the first worker that is ready."""
 
     seconds: float
     jobs: int
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How a campaign stands: seconds fuzzed (0 until a worker is ready) and left, workers alive, counts."""
+    """The status of a running campaign: seconds fuzzed (0 until a worker is ready) and left, workers alive, counts."""
 
     seconds: float
     left: float
@@ -57,11 +57,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a campaign ended.
+    """The end of a campaign.
 
-    ``seconds`` from the first worker being ready to the end; ``deaths`` of workers, one sentence each; ``failure`` is
-    why it ended before its time, empty if it did not; ``interrupted``: it was asked to.  ``course``: coverage after so
-    many seconds, from time to time.
+    ``seconds`` run from the first ready worker to the end; ``deaths`` has a sentence for each worker that died;
+    ``failure`` is why the campaign ended early, empty if it did not; ``interrupted``: a signal ended it.  ``course``
+    has pairs (seconds, coverage).
     """
 
     stats: Stats
@@ -73,14 +73,14 @@ class Outcome:
 
 
 Launch = Callable[[int, int, Path], Sequence[str]]
-"""(worker, incarnation, file for its statistics) to a command line."""
+"""Maps (worker, incarnation, file for its statistics) to a command line."""
 
 
 @contextmanager
 def campaign_directory(out: Path, seeds: Sequence[Path], *, protected: bool = False) -> Iterator[None]:
-    """Make ``out`` ready, or take it up again; no other campaign may use it meanwhile.
+    """Create or reopen the directory ``out``, and lock it against other campaigns.
 
-    ``seeds`` are directories whose scenarios are in the corpus from the start, those that need a protected VM only if
+    ``seeds`` are directories whose scenarios are the initial corpus; those that need a protected VM are left out unless
     the target is ``protected``.  InputError: ``out`` cannot be used.
     """
     try:
@@ -108,7 +108,7 @@ def campaign_directory(out: Path, seeds: Sequence[Path], *, protected: bool = Fa
 
 
 def _named(seeds: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Yield the scenarios of directories, each with a name of its own."""
+    """Yield the scenarios of directories, each with a unique name."""
     taken: set[str] = set()
     for number, directory in enumerate(seeds):
         for seed in sorted(path for path in directory.glob("*.scn") if path.is_file()):
@@ -118,14 +118,14 @@ def _named(seeds: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _needs_protected(seed: Path) -> bool:
-    with suppress(InputError):  # libFuzzer drops what is no scenario
+    with suppress(InputError):  # the worker drops a file that is no scenario
         return needs_protected(load(seed))
     return False
 
 
 @dataclass
 class _Slot:
-    """A place for a worker, and who had it."""
+    """One worker of the campaign: its process, and the counts of its earlier processes."""
 
     index: int
     process: subprocess.Popen[bytes]
@@ -137,7 +137,7 @@ class _Slot:
 
 
 class _Workers:
-    """The processes of one campaign."""
+    """The worker processes of one campaign."""
 
     def __init__(self, plan: Plan, launch: Launch, clock: Callable[[], float]) -> None:
         self._plan, self._launch, self._clock = plan, launch, clock
@@ -153,7 +153,7 @@ class _Workers:
     def _spawn(self, index: int, incarnation: int) -> _Slot:
         run = self._plan.out / RUN
         stats, log = (run / f"worker-{index}-{incarnation}.{kind}" for kind in ("stats", "log"))
-        # Whatever kills the campaign kills its workers, and a worker's death kills its QEMU.
+        # If the campaign dies, its workers die; if a worker dies, its QEMU dies.
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *self._launch(index, incarnation, stats)]
         try:
             with log.open("wb") as output:
@@ -162,14 +162,14 @@ class _Workers:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for the campaign
+                    start_new_session=True,  # the campaign alone gets Ctrl-C
                 )
         except FileNotFoundError as error:
             raise SetupError("setpriv is missing: install the Debian package util-linux") from error
         return _Slot(index, process, stats, log, self._clock(), incarnation)
 
     def stats(self) -> Stats:
-        """Return what all workers counted so far."""
+        """Return the counts of all workers so far."""
         return merge(stats for slot in self._slots for stats in (*slot.past, read_stats(slot.stats)))
 
     @property
@@ -177,7 +177,7 @@ class _Workers:
         return sum(slot.process.poll() is None for slot in self._slots)
 
     def tend(self) -> None:
-        """Replace dead workers; set ``failure`` when that is of no use."""
+        """Replace dead workers; set ``failure`` if a new worker would fail in the same way."""
         for i, slot in enumerate(self._slots):
             status = slot.process.poll()
             if status is None or self.failure:
@@ -197,7 +197,7 @@ class _Workers:
                 self._slots[i] = new
 
     def stop(self) -> None:
-        """End all: in order if they can, else by force; returns when none is left."""
+        """End all workers: by SIGTERM, then by SIGKILL; return when none is left."""
         for slot in self._slots:
             _signal(slot, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -213,9 +213,9 @@ class _Workers:
 
 
 def _signal(slot: _Slot, number: signal.Signals) -> None:
-    # The group: a worker may be building with helpers of its own.  The leader is not reaped yet, so the id is its.
+    # Signal the process group: a worker may have children.  The leader is not reaped yet, so the id is still valid.
     if slot.process.returncode is None:
-        with suppress(ProcessLookupError):  # between fork and setsid there is no such group yet
+        with suppress(ProcessLookupError):  # the group does not exist between fork and setsid
             os.killpg(slot.process.pid, number)
         slot.process.send_signal(number)
 
@@ -240,7 +240,7 @@ def run_campaign(
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Fuzz until the time is up, ``stopped`` says so, or there is no point in going on.
+    """Fuzz until the time is over, ``stopped`` returns true, or new workers would fail in the same way.
 
     ``tick`` is called about once a second.  No process is left when this returns or raises.
     """
@@ -269,7 +269,7 @@ def run_campaign(
             workers.tend()
             time.sleep(POLL_SECONDS)
         workers.stop()
-        end = clock()  # what was counted while they stopped took time, too
+        end = clock()  # the time includes that of stopping, in which workers still count
     finally:
         workers.kill()
     stats = workers.stats()
@@ -281,7 +281,7 @@ def run_campaign(
 
 @contextmanager
 def until_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGINT or SIGTERM came; the first of them does nothing else."""
+    """Yield a function that returns whether SIGINT or SIGTERM arrived; the first of them has no other effect."""
     came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Try the last scenarios before a loss or an alarm in fresh machines: the last one, then with those before it."""
+"""Reproduce a loss or an alarm in fresh machines: with the last scenario, then with earlier ones before it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fuzz.targets.runner import Boot, ScenarioRunner
 from harness.errors import TargetError
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
-from harness.vm.crash import Again
+from harness.vm.crash import Reproduction
 
 RUNS = 3
-"""How often a way to reproduce is tried, in a machine of its own each time."""
+"""Number of tries of each sequence of scenarios, each in a fresh machine."""
 
 
 class Interrupted(Exception):
-    """There is no time for more."""
+    """The campaign ends: no time is left for further tries."""
 
 
 class Reproducer:
-    """Tries scenarios for one loss or alarm.
+    """Runs scenarios to reproduce one loss or alarm.
 
-    ``same`` tells whether an error is the one that is looked for, ``shown`` whether a machine shows it after a run.
+    ``same`` returns whether an error is the one to reproduce, ``shown`` whether a machine shows it after a run.
     """
 
     def __init__(
@@ -34,22 +34,22 @@ class Reproducer:
     ) -> None:
         self._boot, self._same, self._ending, self._shown = boot, same, ending, shown
 
-    def find(self, earlier: Sequence[Scenario], last: Scenario) -> Again:
-        """Return how often it came back; ``earlier`` scenarios are in the order in which they ran.
+    def find(self, earlier: Sequence[Scenario], last: Scenario) -> Reproduction:
+        """Return how often it was reproduced; ``earlier`` scenarios are in the order in which they ran.
 
-        Interrupted: ``ending`` said so between two machines.
+        Interrupted: ``ending`` returned true between two machines.
         """
         alone = self._rate((last,))
         if alone or not earlier:
-            return Again((alone, RUNS), (0, 0), 0)
+            return Reproduction((alone, RUNS), (0, 0), 0)
         whole = (*earlier, last)
         if not self._once(whole):
-            return Again((0, RUNS), (0, 1), len(earlier))
+            return Reproduction((0, RUNS), (0, 1), len(earlier))
         before = 1
         while before < len(earlier) and not self._once(whole[-before - 1 :]):
             before *= 2
         before = min(before, len(earlier))
-        return Again((0, RUNS), (self._rate(whole[-before - 1 :]), RUNS), before)
+        return Reproduction((0, RUNS), (self._rate(whole[-before - 1 :]), RUNS), before)
 
     def _rate(self, sequence: Sequence[Scenario]) -> int:
         return sum(self._once(sequence) for _ in range(RUNS))

@@ -20,7 +20,7 @@ class NewClusterCounter:
         self._new: dict[str, bool] = {}
 
     def count(self, ids: Iterable[str]) -> int:
-        """Return how many are new; what a worker has counted, but not stored yet, is not."""
+        """Return the number of new clusters so far, ``ids`` included; clusters that are not stored yet do not count."""
         self.add(ids)
         return sum(self._new.values())
 
@@ -36,7 +36,7 @@ class NewClusterCounter:
 
 
 def status_line(progress: Progress, new: int = 0) -> str:
-    """Return how a campaign stands, on one line; ``new`` of its clusters are like no kept regression."""
+    """Return the status of a campaign as one line; ``new`` of its clusters are like no kept regression."""
     stats = progress.stats
     if not progress.seconds:
         return f"{progress.alive} workers booting"
@@ -44,7 +44,7 @@ def status_line(progress: Progress, new: int = 0) -> str:
     lost, flaky = stats.total("lost"), len(stats.group("flaky"))
     clusters = len(stats.group("unexplained"))
     minutes, seconds = divmod(round(progress.left), 60)
-    # What matters most comes first: a narrow terminal cuts the end off.
+    # The most important part is first: a narrow terminal cuts off the end.
     parts = [
         f"{minutes}:{seconds:02d} left",
         f"{new} {NEW}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a campaign counted and found, as one value, with its exit status."""
+"""The counts and findings of a campaign as one value, with its exit status."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from harness.findings.checked import complete_share
 from harness.findings.regressions import Regression
 
 VERSION = 2
-"""Of the JSON form; 2 added ``version``, ``problems`` and ``errata``."""
+"""Version of the JSON form; 2 added ``version``, ``problems`` and ``errata``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All counts of one campaign; the names are the keys of the JSON form.
+    """All counts of one campaign; the names of the attributes are the keys of the JSON form.
 
-    ``asked_targets`` are the targets as they were named, one or two, for commands.
-    ``seconds`` run from the first worker being ready; ``checked_exits`` are the exits whose host turn was replayed
-    on the model and compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by
-    reason, single comparisons that were masked or impossible.  ``complete`` is the share of comparisons of which
-    nothing was left out, ``stood_in`` counts those that another relation made in the place of one that could not.
-    ``against``: the second target, its kernel and that one's hash, empty if there was none; counts are then those
-    of both.  ``coverage`` counts features of the model's replay, ``kvm_edges`` edges between blocks of KVM's own
-    code (None: not counted).  ``growth``: by what share ``coverage`` grew in the last ``growth_seconds`` (None: too
-    short to tell).  ``kvm_off``: why they do not guide although they were not left out; empty if they do,
-    or are not to.  ``clusters`` of divergences, and how many of them are new; ``problems`` are what is new, ``errata``
-    what came back (:mod:`fuzz.campaign.campaign_results`).  ``run_again``: a sample of scenarios that were run twice,
-    ``unstable`` those of them that showed something else (:func:`fuzz.targets.observation.stability_key`).
-    ``known_by_rule``: the share of the known divergences that the contract decides.
-    ``asserted``: complaints of the kernel that are KVM's answer to a forged exit, by function and syndrome;
-    ``boot_alarms`` what it complained of while it booted.  ``program``: how this program was called, for commands.
+    ``asked_targets`` are the names of the one or two targets as given, for commands.  ``seconds`` run from the first
+    ready worker; ``checked_exits`` are the exits after which the host's part of the round was replayed on the model and
+    compared; ``divergences_*`` count registers and flags, not scenarios; ``unchecked`` counts, by reason, single
+    comparisons that were masked or impossible.  ``complete`` is the share of comparisons without a masked part,
+    ``stood_in`` counts comparisons by one relation in place of another that was impossible.  ``against``: the second
+    target, its kernel and the hash of that kernel, empty if there is none; otherwise counts are sums over both targets.
+    ``coverage`` counts features of the model's replay, ``kvm_edges`` edges between blocks of KVM's own code (None: not
+    counted).  ``growth`` is the relative growth of ``coverage`` in the last ``growth_seconds`` (None: the campaign was
+    too short).  ``kvm_off``: why KVM's edges do not guide although no option excluded them, else empty.  ``clusters``
+    and ``clusters_new`` count the findings with divergences; ``problems`` are the new ones, ``errata`` the known ones
+    (:mod:`fuzz.campaign.campaign_results`).  ``run_again`` counts a sample of scenarios that were run twice,
+    ``unstable`` those of them with another result (:func:`fuzz.targets.observation.stability_key`).  ``known_by_rule``:
+    the share of the known divergences that a rule of the contract determines.  ``asserted``: warnings with which KVM
+    reacts to a forged exit, by function and syndrome; ``boot_alarms``: warnings of the kernel while it booted.
+    ``program``: the name by which this program was called, for commands.
     """
 
     target: str
@@ -106,9 +106,9 @@ class Summary:
 
     @property
     def exit_status(self) -> ExitStatus:
-        """A divergence or an alarm, else a target that was lost or something of ours that failed, else OK.
+        """Return 1 for a divergence or an alarm, else 3 for a lost target or an internal failure, else 0.
 
-        With ``accept_kept`` only new clusters, alarms and machines that were lost in new ways count.
+        With ``accept_kept`` only new clusters, new alarms and new kinds of loss count.
         """
         if self.failure:
             return ExitStatus.FAILED
@@ -128,46 +128,51 @@ class Summary:
 
 
 def summarise(
-    asked: CampaignOptions,
+    options: CampaignOptions,
     outcome: Outcome,
     kept: Iterable[Regression] = (),
     unwritten: Mapping[str, int] = MappingProxyType({}),
     kvm_edges: int | None = None,
 ) -> Summary:
-    """Return the summary of a campaign that has ended; reads the directory for what the findings are.
+    """Return the summary of a campaign that has ended; reads the findings from the campaign's directory.
 
-    ``kept`` are the findings of the corpus; ``unwritten`` counts what could not be written after its end, by reason.
-    ``kvm_edges``: how many edges guided it, where their maps are not in the directory.
+    ``kept`` are the findings of the corpus; ``unwritten`` counts, by reason, the files that could not be written at the
+    end.
+    ``kvm_edges``: the number of edges that guided it, where their maps are not in the directory.
     """
-    stats, subject = outcome.stats, asked.subject
-    results = results_of(asked, stats, tuple(kept))
+    stats, subject = outcome.stats, options.subject
+    results = results_of(options, stats, tuple(kept))
     divergent = [cluster for cluster in results.clusters if cluster.kind == "divergence"]
     checked, first = stats.get("count", "checked_exits"), stats.get("time", "first_exit")
     return Summary(
         target=subject.target,
-        asked_targets=asked.targets,
+        asked_targets=options.targets,
         kernel_release=subject.kernel_release,
         kernel_sha256=subject.kernel_sha256,
         level=subject.level,
-        against=tuple(x for s in asked.subjects[1:] for x in (s.target, s.kernel_release, s.kernel_sha256)),
-        seed=asked.seed,
-        jobs=asked.jobs,
-        out=str(asked.out),
+        against=tuple(x for s in options.subjects[1:] for x in (s.target, s.kernel_release, s.kernel_sha256)),
+        seed=options.seed,
+        jobs=options.jobs,
+        out=str(options.out),
         seconds=round(outcome.seconds, 3),
-        seconds_to_first_checked_exit=round(first / 1e9 - asked.started, 3) if first else None,
+        seconds_to_first_checked_exit=round(first / 1e9 - options.started, 3) if first else None,
         scenarios=stats.get("count", "scenarios"),
         exits=stats.total("exits"),
         exits_by_class=stats.group("exits"),
         checked_exits=checked,
         checked_exits_per_s=round(checked / outcome.seconds, 1) if outcome.seconds else 0.0,
         relations=stats.group("relations"),
-        guide=asked.guide,
+        guide=options.guide,
         coverage=stats.coverage,
         growth_seconds=growth_window(outcome.seconds),
         growth=growth(outcome.course),
-        kvm_edges=None if asked.guide == MODEL else len(edges_in(asked.out / RUN)) if kvm_edges is None else kvm_edges,
-        kvm_off=one_line(asked.kvm_off),
-        corpus=sum(1 for _ in (asked.out / CORPUS).iterdir()),
+        kvm_edges=None
+        if options.guide == MODEL
+        else len(edges_in(options.out / RUN))
+        if kvm_edges is None
+        else kvm_edges,
+        kvm_off=one_line(options.kvm_off),
+        corpus=sum(1 for _ in (options.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
         known_by_entry=stats.group("known"),
         known_by_rule=round(1 - stats.get("count", "by_conditions") / max(1, stats.total("known")), 4),
@@ -175,7 +180,7 @@ def summarise(
         unexplained_by_cluster=stats.group("unexplained"),
         clusters=len(divergent),
         clusters_new=sum(cluster.new for cluster in divergent),
-        accept_kept=asked.accept_kept,
+        accept_kept=options.accept_kept,
         divergences_flaky=stats.total("flaky"),
         flaky_by_cluster=stats.group("flaky"),
         confirmations=stats.get("count", "confirmations"),
@@ -205,19 +210,24 @@ def summarise(
         interrupted=outcome.interrupted,
         problems=results.problems,
         errata=results.errata,
-        program=asked.program,
+        program=options.program,
     )
 
 
+def _kvm_edges(options: CampaignOptions) -> int:
+    """Return the number of edges in the maps of a campaign's directory."""
+    return len(edges_in(options.out / RUN))
+
+
 def growth_window(seconds: float) -> float:
-    """Return how many seconds at the end of a campaign are looked at for growth: a sixth of it, within limits."""
+    """Return the length in seconds of the window for :func:`growth`: a sixth of the campaign, within limits."""
     return round(min(600.0, max(10.0, seconds / 6)), 1)
 
 
 def growth(course: Sequence[tuple[float, int]]) -> float | None:
-    """Return by what share coverage grew at the end of a campaign; None: it was too short to tell.
+    """Return the relative growth of coverage at the end of a campaign; None: the campaign was too short.
 
-    ``course``: coverage after so many seconds, the end last.
+    ``course`` has pairs (seconds, coverage), in order of time.
     """
     end, last = course[-1] if course else (0.0, 0)
     before = [covered for second, covered in course if 0 < second <= end - growth_window(end)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The summary of a campaign for people: one screen, or every count."""
+"""Format the summary of a campaign as text: one screen, or every count."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SUMMARY = "summary.json"
 WIDTH = 100
 """Columns of the screen."""
 MAX_PROBLEMS, MAX_ERRATA = 3, 8
-"""So many of each are on the screen: with all else they are at most 30 lines."""
+"""Maximum numbers of problems and errata on the screen, so that it has at most 30 lines."""
 LEAST_GROWTH = 0.0005
-"""Less is none: it would be shown as 0.0%."""
+"""The smallest growth that is shown as such: less would be shown as 0.0%."""
 _LABEL, _LEAST = 9, 12
 
 
 def screen(summary: Summary) -> str:
-    """Return a summary of at most 30 lines of 100 columns: what is new, what came back, and whether to trust it.
+    """Return a summary of at most 30 lines of 100 columns: new problems, known errata, the health of the campaign.
 
-    A command may be longer than that: it is one line, to be copied.
+    A command may be longer than a line of the screen: it stays on one line, to be copied.
     """
     s = summary
     lines = [
@@ -58,7 +58,7 @@ def _new(s: Summary) -> Iterator[str]:
     for number, problem in enumerate(s.problems[:MAX_PROBLEMS], 1):
         more = len(problem.clusters) - 1
         also = f" and {_many(more, 'cluster')} more" if more else ""
-        back = f", came back {problem.hits} of {problem.runs}" if problem.runs else ""
+        back = f", reproduced {problem.hits} of {problem.runs}" if problem.runs else ""
         seen = f"{also}; seen {times(problem.members, _number)}{back}"
         what = _short(problem.words or problem.what, WIDTH - 6 - len(seen))
         yield f"  N{number}  {what}{seen}"
@@ -69,11 +69,11 @@ def _new(s: Summary) -> Iterator[str]:
 
 def _known(s: Summary) -> Iterator[str]:
     if not s.errata:
-        yield _row("KNOWN", "no erratum of this kernel came back")
+        yield _row("KNOWN", "no erratum of this kernel occurred")
         return
     clusters = sum(not cluster.new for cluster in s.findings)
     yield _row(
-        "KNOWN", f"{_many(len(s.errata), 'erratum', 'errata')} of this kernel came back, {_many(clusters, 'cluster')}"
+        "KNOWN", f"{_many(len(s.errata), 'erratum', 'errata')} of this kernel occurred, {_many(clusters, 'cluster')}"
     )
     shown = s.errata[:MAX_ERRATA]
     width = max(len(row.id) for row in shown)
@@ -105,8 +105,8 @@ def _health(s: Summary) -> Iterator[str]:
         *([f"records dropped {s.dropped_records}"] if s.dropped_records else []),
         *([f"kernel alarms at boot: {'; '.join(s.boot_alarms)}"] if s.boot_alarms else []),
         *(f"not written, {times(count, _number)}: {why}" for why, count in s.findings_unwritten.items()),
-        *(["stopped before its time, as asked"] if s.interrupted else []),
-        *([f"stopped before its time: {s.failure}"] if s.failure else []),
+        *(["stopped early by a signal"] if s.interrupted else []),
+        *([f"stopped early: {s.failure}"] if s.failure else []),
         *([f"coverage of KVM is OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
     ]
     if troubles:
@@ -125,12 +125,12 @@ def _reach(s: Summary) -> Iterator[str]:
     entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
     explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
-    aside = f"{explained}; {s.complete:.1%} of comparisons complete"
-    yield _row("ASIDE", f"{aside}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(aside))}")
+    compared = f"{explained}; {s.complete:.1%} of comparisons complete"
+    yield _row("COMPARED", f"{compared}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(compared))}")
 
 
 def _growth(s: Summary) -> str:
-    """Say whether coverage still grew in the last seconds: whether a longer campaign would reach more."""
+    """Format the growth of coverage in the last seconds, which shows whether a longer campaign would reach more."""
     if s.growth is None:
         return ""
     how = f"+{s.growth:.1%}" if s.growth >= LEAST_GROWTH else "none new"
@@ -138,7 +138,7 @@ def _growth(s: Summary) -> str:
 
 
 def _most(reasons: Mapping[str, int], total: int, room: int) -> str:
-    """Say in so many columns what most of some counts are, if that fits."""
+    """Format the largest of some counts, in at most ``room`` columns; return an empty text if it does not fit."""
     if not total:
         return ""
     name, count = max(reasons.items(), key=lambda one: one[1])
@@ -153,10 +153,10 @@ def _next(s: Summary) -> Iterator[str]:
         words = [s.program, "triage", "--new", "--target", s.asked_targets[0]]
         words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
         words += ["--against", s.asked_targets[-1]] if s.against else []
-        steps.append((shlex.join(words) + out_words(Path(s.out)), "make what is new small, and measure it"))
+        steps.append((shlex.join(words) + out_words(Path(s.out)), "minimise the new findings, measure their rates"))
     if s.findings:
-        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "what was found, with its commands"))
-        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as a page"))
+        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "all findings, with their commands"))
+        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as an HTML page"))
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):
@@ -165,7 +165,7 @@ def _next(s: Summary) -> Iterator[str]:
 
 
 def _short(words: str, room: int) -> str:
-    """Cut words to so many columns, but not to less than a few."""
+    """Shorten a text to ``room`` columns, but not to fewer than a minimum."""
     return textwrap.shorten(words, max(_LEAST, room), placeholder=" ...")
 
 
@@ -174,7 +174,7 @@ def _row(label: str, words: str) -> str:
 
 
 def _fit(words: str, lines: int = 2) -> Sequence[str]:
-    """Break what is too long for the screen."""
+    """Wrap a text at the width of the screen."""
     return textwrap.wrap(words, WIDTH, subsequent_indent=" " * _LABEL, max_lines=lines, placeholder=" ...")
 
 
@@ -223,8 +223,8 @@ def all_counts(summary: Summary) -> str:
         lines += [f"    {why}" for why in dict.fromkeys(s.worker_deaths)]
     if s.overflow:
         lines.append(f"counted under no name: {s.overflow} (too many different reasons)")
-    news = f", {new_text(s.clusters_new)}" if s.clusters else ""
-    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{news}")
+    new = f", {new_text(s.clusters_new)}" if s.clusters else ""
+    lines.append(f"unexplained        {s.divergences_unexplained} divergences in {s.clusters} clusters{new}")
     for cluster in s.findings:
         lines.append(f"  {cluster.id}{f', {NEW}' if cluster.new else ''}: {cluster.what}")
         named = "" if cluster.new else f", {likeness(cluster.like)}"
@@ -232,9 +232,9 @@ def all_counts(summary: Summary) -> str:
     for why, count in s.findings_unwritten.items():
         lines.append(f"findings could not be written, {count} times: {why}")
     if s.interrupted:
-        lines.append("stopped before its time, as asked")
+        lines.append("stopped early by a signal")
     if s.failure:
-        lines.append(f"stopped before its time: {s.failure}")
+        lines.append(f"stopped early: {s.failure}")
     return "\n".join(lines)
 
 
@@ -255,7 +255,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _exits(by_class: Mapping[str, int]) -> str:
-    """Write exits by class, the forged ones, of which there are too many kinds to read, in sum."""
+    """Format exits by class; the many classes of forged exits are one sum."""
     forged = {name: count for name, count in by_class.items() if name.startswith(FORGED)}
     text = _counts({name: count for name, count in by_class.items() if name not in forged})
     return f"{text}, forged {sum(forged.values())} (of {len(forged)} classes)" if forged else text

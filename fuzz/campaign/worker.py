@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker of the live campaign does with one input: run, compare, confirm, count, keep.  Knows no atheris."""
+"""Process one input in a worker of the live campaign: run, compare, confirm, count, store.  Independent of atheris."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
 from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
-from fuzz.targets.observation import Key, Observation, clusters_of, leaders_of, stability_key, texts_of
+from fuzz.targets.observation import ClusterKey, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
 from harness.errors import InputError, Remains, SetupError, TargetError, VmLost
@@ -34,35 +34,35 @@ from harness.scenario.simplify import simplicity
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, once_each
 from harness.vm.config_text import OTHER_TARGET, TARGET
-from harness.vm.crash import CRASH, EARLIER, Again, End, Report, end_of, from_text, to_text
+from harness.vm.crash import CRASH, EARLIER, End, Report, Reproduction, end_of, from_text, to_text
 
 FIRST_BOOTS = 2
-"""So often a worker tries to boot before there was anything to lose."""
+"""Number of tries of a worker to boot its first machine."""
 MAX_INTERNAL = 20
-"""So many failures of our own, and it gives up as well: what it counts means little."""
+"""Number of internal errors after which a worker gives up, because its counts are no longer reliable."""
 SAMPLED = 100
-"""One scenario in so many is run again, whatever it showed, to tell how many are unstable."""
+"""One of this number of scenarios is run again, whatever its result, to measure the share of unstable ones."""
 REMEMBERED = 16
-"""Scenarios that a crash finding shows besides the one that was running."""
+"""Number of earlier scenarios that are stored with a crash."""
 BUMP_NS = 1_000_000_000
-"""So long the members of known clusters are counted in memory; a worker that is killed loses what it holds there."""
+"""Interval at which counts of known clusters are written; a killed worker loses the counts since the last write."""
 MAX_TRIES = 2
-"""So often a worker tries to reproduce one crash, or one alarm."""
+"""Number of times that a worker tries to reproduce one crash or alarm."""
 
 
 class GiveUp(Exception):
-    """The worker cannot go on; the text says why."""
+    """The worker cannot continue; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker needs of the world.
+    """The targets, counters and stores of a worker.
 
-    ``targets`` run and check scenarios.  ``count_coverage`` takes the index of a coverage counter.  ``on_run`` is
-    called when an input has been run, before it is confirmed.  ``findings`` and ``flaky`` keep what was found,
-    ``dumps`` the memory of lost machines.  ``now`` is the date as ISO 8601, ``ticks`` a clock in nanoseconds that all
-    processes share.  ``described`` are the texts that say what the targets are, kept with each finding.  ``offer`` is
-    called with each scenario and the coverage counters that it hit.
+    ``targets`` run and check scenarios.  ``count_coverage`` gets the index of a coverage counter.  ``on_run`` is called
+    after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
+    ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
+    processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
+    ``offer`` is called with each scenario and the indices of the coverage counters that it hit.
     """
 
     targets: TargetSet[Side]
@@ -79,22 +79,22 @@ class WorkerContext:
 
 
 class _Shown(NamedTuple):
-    """A cluster that a scenario shows: its id, its members there, and the id of the cluster that is shown first.
+    """A cluster that a scenario shows: its id, its members in this run, and the id of the run's first cluster.
 
-    ``leader`` is empty where an erratum explains the cluster.
+    ``leader`` is empty if an erratum explains the cluster.
     """
 
-    key: Key
+    key: ClusterKey
     id: str
     members: list[Divergence]
     leader: str
 
 
-PLAINEST = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
+SIMPLEST_SCENARIO = parse(b"shadowfuzz-scenario 1\nabout The plainest.\nhvc 0x0\n")
 
 
 class Worker:
-    """One machine, and the scenarios that it is given."""
+    """Runs scenarios on its machines, and counts and stores the results."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._with = context
@@ -103,24 +103,24 @@ class Worker:
         self._losses = 0
         self._internal = 0
         self.ending = False
-        """Set when what takes long is to be left alone."""
+        """Set when the campaign ends: long work such as reproducing a crash is then skipped."""
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
         self._tries: Counter[str] = Counter()
-        self._ids: dict[Key, str] = {}
+        self._ids: dict[ClusterKey, str] = {}
         self._more: Counter[str] = Counter()
         self._alarms: list[tuple[Subject, Alarm]] = []
         self._next_bump = 0
-        # What is kept, with how simple its scenario is: a simpler one is worth being confirmed, too.
+        # The simplicity of the stored scenario of each cluster: a simpler scenario is confirmed, too.
         self._confirmed = context.findings.simplicities()
         self._leaders = {id_: {one.leader for one in found} for id_, found in context.findings.examples().items()}
 
     def begin(self) -> None:
-        """Boot for the first time.  TargetError: the machine does not come up; a finding has its console."""
+        """Boot for the first time.  TargetError: the machine does not boot; a finding has its console."""
         for left in reversed(range(FIRST_BOOTS)):
             try:
                 self._start()
             except TargetError as error:
-                self._lost(None, error)
+                self._on_loss(None, error)
                 if not left:
                     raise
             else:
@@ -131,16 +131,16 @@ class Worker:
         self._targets.start()
         if not self._stats.get("time", "ready"):
             self._stats.put("time", "ready", self._with.ticks())
-            for subject, alarms in self._targets.alarms_at_boot.items():  # a property of the target: once a worker
+            for subject, alarms in self._targets.alarms_at_boot.items():  # a property of the target: once per worker
                 self._stats.add_all("boot_alarms", Counter(f"{subject.target}: {one.sentence}" for one in alarms))
 
     def close(self) -> None:
-        """End the machine."""
-        self._bump()
+        """End the machines."""
+        self._write_counts()
         self._targets.stop()
 
     def run_input(self, data: bytes) -> None:
-        """Do all that is to be done with one input.  GiveUp, SetupError: there is no point in going on."""
+        """Run, check and count one input.  GiveUp, SetupError: the worker cannot continue."""
         try:
             scenario = parse(data)
         except InputError:
@@ -152,14 +152,14 @@ class Worker:
             self._scenario(scenario)
             self._losses = 0
         except TargetError as error:
-            self._lost(scenario, error)
+            self._on_loss(scenario, error)
         except SetupError:
             raise
-        except Exception as error:  # a fault of ours is a finding too: it must not end the campaign
-            self._failed(scenario, error)
+        except Exception as error:  # an internal error is a finding, too: it must not end the campaign
+            self._on_internal_error(scenario, error)
 
     def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Observation, ...]:
-        """Run and check a scenario, and note what kernels complained of."""
+        """Run and check a scenario, and collect the kernels' alarms."""
         found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
         self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
         for seen in found:
@@ -190,7 +190,7 @@ class Worker:
             if stability_key(again) != stability_key(found):
                 self._stats.add("count", "unstable")
         if self._alarms:
-            self._complaints(scenario)
+            self._store_alarms(scenario)
         self._recent.append(scenario)
 
     def _count(self, checked: CheckResult) -> None:
@@ -210,61 +210,63 @@ class Worker:
         ways = chain.from_iterable([path for _, path in checked.paths])
         for (name, taken), count in Counter(ways).items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
-        # An exit counts as checked when the host's turn after it was replayed on the model and compared.  The last
-        # exit of a scenario has no such turn.
+        # An exit counts as checked if the host's part of its round was replayed on the model and compared.  The last
+        # exit of a scenario begins no complete round.
         exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")
         if exits > 0:
             stats.add("count", "checked_exits", exits)
             if not stats.get("time", "first_exit"):
                 stats.put("time", "first_exit", self._with.ticks())
 
-    # ---- divergences that nothing explains ---------------------------------------------------------------------
+    # ---- unexplained divergences -------------------------------------------------------------------------------
 
     def _unexplained(
-        self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[Key, list[Divergence]]
+        self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[ClusterKey, list[Divergence]]
     ) -> None:
         weight, leaders = simplicity(scenario), leaders_of(clusters)
         shown = [
             _Shown(key, self._id(key), members, self._id(leaders[key]) if key in leaders else "")
             for key, members in clusters.items()
         ]
-        new = [one for one in shown if self._leads_otherwise(one) or self._is_simpler(one, weight)]
+        new = [one for one in shown if self._is_new_leader(one) or self._is_simpler(one, weight)]
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
-        same: set[Key] = set()
-        fresh: set[Key] = set()
+        same: set[ClusterKey] = set()
+        fresh: set[ClusterKey] = set()
         try:
             if new:
                 self._stats.add("count", "confirmations")
                 same = set(clusters_of(self._run(scenario, fresh_vm=False)))
                 fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
         except TargetError:
-            # Not confirmed, not forgotten: kept as flaky, and the caller sees to the machine.
+            # The divergence is not confirmed: store it as flaky; the caller handles the lost machine.
             for one in new:
-                self._keep(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
+                self._store_cluster(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
             raise
         else:
             for one in new:
                 tries = Tries(int(one.key in same), 1), Tries(int(one.key in fresh), 1)
-                self._keep(scenario, one, tries, texts[one.key[:2]])
+                self._store_cluster(scenario, one, tries, texts[one.key[:2]])
         finally:
             for one in shown:
                 if one not in new:
-                    self._known(one.id, len(one.members))
+                    self._count_known(one.id, len(one.members))
 
     def _is_simpler(self, shown: _Shown, weight: int) -> bool:
-        """Whether a cluster is new, or is shown by a simpler scenario than the one that is kept."""
+        """Return whether a cluster is new, or this scenario is simpler than the stored one."""
         return self._confirmed.get(shown.id, weight + 1) > weight
 
-    def _leads_otherwise(self, shown: _Shown) -> bool:
-        """Whether no scenario is kept in which a cluster follows this leader; it is asked for once."""
+    def _is_new_leader(self, shown: _Shown) -> bool:
+        """Return whether no scenario is stored in which a cluster has this leader; true only once per pair."""
         leaders = self._leaders.setdefault(shown.id, set())
         if not shown.leader or shown.leader in leaders or len(leaders) >= MAX_EXAMPLES:
             return False
         leaders.add(shown.leader)
         return True
 
-    def _keep(self, scenario: Scenario, shown: _Shown, tries: tuple[Tries, Tries], extra: Mapping[str, str]) -> None:
-        """Store a cluster: as confirmed if it came back whenever it was tried, which were two times."""
+    def _store_cluster(
+        self, scenario: Scenario, shown: _Shown, tries: tuple[Tries, Tries], extra: Mapping[str, str]
+    ) -> None:
+        """Store a cluster: as confirmed if both tries reproduced it, else as flaky."""
         subject, other, name = shown.key
         values = tuple(difference(d) for d in shown.members[:MAX_DIVERGENCES])
         count, now = len(shown.members), self._with.now()
@@ -277,23 +279,23 @@ class Worker:
             weight = simplicity(scenario)
             self._confirmed[finding.id] = min(weight, self._confirmed.get(finding.id, weight))
 
-    def _id(self, key: Key) -> str:
+    def _id(self, key: ClusterKey) -> str:
         found = self._ids.get(key)
         if found is None:
             found = self._ids[key] = finding_id("divergence", key[2], *key[:2])
         return found
 
-    def _known(self, id_: str, members: int) -> None:
-        """Count a cluster that needs no confirmation: it is neither new nor simpler."""
+    def _count_known(self, id_: str, members: int) -> None:
+        """Count members of a known cluster, whose scenario is not simpler than the stored one."""
         self._stats.add("unexplained", id_, members)
         self._more[id_] += 1
         now = self._with.ticks()
         if now >= self._next_bump:
             self._next_bump = now + BUMP_NS
-            self._bump()
+            self._write_counts()
 
-    def _bump(self) -> None:
-        """Write what was counted: a transaction for each scenario would take as long as running it."""
+    def _write_counts(self) -> None:
+        """Write the counts of members: a transaction for each scenario would take as long as running it."""
         if not self._more:
             return
         try:
@@ -303,7 +305,7 @@ class Worker:
         self._more.clear()
 
     def _texts_of(self, finding: Finding) -> Mapping[str, str]:
-        """Return the texts of the targets that a finding is of."""
+        """Return the texts that describe the targets of a finding."""
         first, *_ = self._targets.subjects
         if finding.other is not None:
             return self._with.described
@@ -316,22 +318,24 @@ class Worker:
         try:
             store.add(finding, scenario, {**self._texts_of(finding), **extra}, leader)
         except OSError as error:
-            # The campaign goes on counting; the summary says that this could not be kept.
+            # The campaign continues; the summary reports the finding that could not be stored.
             self._stats.add("unwritten", f"{error.strerror or error}")
             self._stats.put("missing", f"{finding.id} {' '.join(finding.signature)}", 1)
             return False
         return True
 
-    # ---- what kernels complain of -------------------------------------------------------------------------------
+    # ---- alarms of the kernels ----------------------------------------------------------------------------------
 
-    def _complaints(self, scenario: Scenario) -> None:
-        """Keep what kernels complained of while a scenario ran: as flaky, if fresh machines do not do it again."""
+    def _store_alarms(self, scenario: Scenario) -> None:
+        """Store the alarms of a scenario: as flaky if fresh machines do not reproduce them."""
         for subject in dict.fromkeys(subject for subject, _ in self._alarms):
-            of_one = once_each(alarm for whose, alarm in self._alarms if whose == subject)
+            of_one = once_each(alarm for owner, alarm in self._alarms if owner == subject)
             for signature, (alarm, count) in of_one.items():
-                self._alarm(scenario, self._plain("alarm", signature, subject, alarm.sentence), alarm, count)
+                self._store_alarm(
+                    scenario, self._crash_finding("alarm", signature, subject, alarm.sentence), alarm, count
+                )
 
-    def _alarm(self, scenario: Scenario, finding: Finding, alarm: Alarm, count: int) -> None:
+    def _store_alarm(self, scenario: Scenario, finding: Finding, alarm: Alarm, count: int) -> None:
         id_ = finding.id
         if id_ in self._confirmed:
             self._stats.add("alarms", id_, count)
@@ -340,9 +344,9 @@ class Worker:
         again = self._rate_of(finding, scenario)
         confirmed = again is not None and again.hits > 0
         self._stats.add("alarms" if confirmed else "flaky", id_, count)
-        if again is None and self._tries[id_]:  # it is among the flaky ones
+        if again is None and self._tries[id_]:  # it is stored as flaky already
             return
-        texts = {CONSOLE: alarm.splat} | _earlier(
+        texts = {CONSOLE: alarm.splat} | _earlier_texts(
             tuple(self._recent)[-again.before :] if again and again.before else ()
         )
         if again is not None:
@@ -352,8 +356,8 @@ class Worker:
         if confirmed and kept:
             self._confirmed[id_] = simplicity(scenario)
 
-    def _rate_of(self, finding: Finding, scenario: Scenario) -> Again | None:
-        """Return how often fresh machines show an alarm; None: that was tried often enough, or there is no time."""
+    def _rate_of(self, finding: Finding, scenario: Scenario) -> Reproduction | None:
+        """Return how often fresh machines reproduce an alarm; None: no try or no time is left."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None
 
@@ -370,74 +374,76 @@ class Worker:
         self._stats.add("reproduced", "yes" if again.hits else "no")
         return again
 
-    # ---- what is no divergence -----------------------------------------------------------------------------------
+    # ---- lost machines and internal errors
+    # -----------------------------------------------------------------------------------
 
-    def _lost(self, scenario: Scenario | None, error: TargetError) -> None:
-        end, reason = _end(error), str(error)
+    def _on_loss(self, scenario: Scenario | None, error: TargetError) -> None:
+        end, reason = _end_of(error), str(error)
         console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
         self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
         subject = next((s for s in self._targets.subjects if s.target == config), self._targets.subjects[0])
-        finding = self._plain("crash", end.signature, subject, end.sentence)
-        report = Report(end.kind, end.words, end.place, reason, self._remains(error, finding.id))
+        finding = self._crash_finding("crash", end.signature, subject, end.sentence)
+        report = Report(end.kind, end.words, end.place, reason, self._collect_remains(error, finding.id))
         self._stats.add("crashes", finding.id)
         if self._was_tried(finding.id):
             self._more[finding.id] += 1
         else:
-            self._store(self._with.findings, finding, scenario, _left(report, console, self._recent))
+            self._store(self._with.findings, finding, scenario, _crash_texts(report, console, self._recent))
         self._losses += 1
         self.close()
         if self._losses >= MAX_LOSSES:
-            if not self._is_well():
+            if not self._runs_simplest():
                 raise GiveUp(f"the machine was lost {self._losses} times in a row, the last time: {reason}") from error
             self._losses = 0
         if scenario is not None:
-            self._again(finding, report, console, scenario)
+            self._reproduce_loss(finding, report, console, scenario)
 
-    def _is_well(self) -> bool:
-        """Whether the target still runs the plainest scenario.
+    def _runs_simplest(self) -> bool:
+        """Return whether the target still runs the simplest scenario.
 
-        libFuzzer piles mutations on one input: where the first of them ends the machine, the others do, too.
+        libFuzzer mutates one input several times in a row: if the first mutant ends the machine, the others often do,
+        too.
         """
         try:
             self._start()
-            self._targets.run_and_check_each(PLAINEST, fresh_vm=True)
+            self._targets.run_and_check_each(SIMPLEST_SCENARIO, fresh_vm=True)
         except TargetError:
             self.close()
             return False
         return True
 
-    def _remains(self, error: TargetError, id_: str) -> Remains:
+    def _collect_remains(self, error: TargetError, id_: str) -> Remains:
         remains = error.remains if isinstance(error, VmLost) else None
         if remains is None:
             return Remains(missing=("nothing was taken from the machine",))
         if remains.dump is None:
             return remains
         try:
-            dump, gone = self._with.dumps.keep(remains.dump, id_)
+            dump, removed = self._with.dumps.keep(remains.dump, id_)
         except OSError as full:
             self._stats.add("dumps", "not kept")
             return replace(remains, dump=None, missing=(*remains.missing, f"no memory dump: {full.strerror}"))
         self._stats.add("dumps", "written")
-        if gone:
-            self._stats.add("dumps", "removed for newer ones", gone)
+        if removed:
+            self._stats.add("dumps", "removed for newer ones", removed)
         return replace(remains, dump=dump)
 
     def _was_tried(self, id_: str) -> bool:
-        """Tell whether it is known of a crash if it comes back: others of it are only counted."""
+        """Return whether the reproduction of a crash was measured already: further crashes of it are only counted."""
         try:
             return from_text(self._with.findings.texts(id_).get(CRASH, "")).again is not None
         except (InputError, ValueError):
             return False
 
-    def _again(self, finding: Finding, report: Report, console: str, scenario: Scenario) -> None:
-        """Try to bring a loss back, and note with the finding how often that worked."""
+    def _reproduce_loss(self, finding: Finding, report: Report, console: str, scenario: Scenario) -> None:
+        """Try to reproduce a loss, and store the rate with the finding."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES or self._was_tried(finding.id):
             return
         self._tries[finding.id] += 1
         earlier = tuple(self._recent)
 
         def same(error: TargetError) -> bool:
-            return _end(error).signature == finding.signature
+            return _end_of(error).signature == finding.signature
 
         try:
             boot = partial(self._targets.boot_again, finding.subject)
@@ -446,42 +452,42 @@ class Worker:
             return
         self._stats.add("reproduced", "yes" if again.hits else "no")
         if not again.hits and self._tries[finding.id] < MAX_TRIES:
-            return  # another member may
-        # The finding is described by the member that was tried, even if another is simpler: of this one it is known.
+            return  # another member of the cluster may be reproduced
+        # Describe the finding by the member that was reproduced, even if another one is simpler.
         try:
-            self._with.findings.revise(finding, scenario, _left(replace(report, again=again), console, earlier))
+            self._with.findings.revise(finding, scenario, _crash_texts(replace(report, again=again), console, earlier))
         except OSError as full:
             self._stats.add("unwritten", f"{full.strerror or full}")
 
-    def _failed(self, scenario: Scenario, error: Exception) -> None:
+    def _on_internal_error(self, scenario: Scenario, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = "".join(traceback.format_exception(error))
         signature_ = (type(error).__name__, f"{where.filename.rpartition('/')[2]}:{where.name}")
-        finding = self._plain("internal", signature_, self._targets.subjects[0], str(error))
+        finding = self._crash_finding("internal", signature_, self._targets.subjects[0], str(error))
         self._store(self._with.findings, finding, scenario, {"traceback.txt": text})
         self._stats.add("internal", finding.id)
         self._internal += 1
         if self._internal >= MAX_INTERNAL:
             raise GiveUp(f"shadowfuzz itself failed {self._internal} times, the last time: {error!r}") from error
 
-    def _plain(self, kind: str, key: Signature, subject: Subject, detail: str) -> Finding:
+    def _crash_finding(self, kind: str, key: Signature, subject: Subject, detail: str) -> Finding:
         never = Tries(0, 0)
         return Finding(kind, key, subject, (), 0, never, never, self._with.now(), detail)
 
 
-def _left(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
-    """Return the texts of a crash; ``earlier`` are in the order in which they ran, numbered from the last one."""
-    return {CONSOLE: console, CRASH: to_text(report), **_earlier(earlier)}
+def _crash_texts(report: Report, console: str, earlier: Iterable[Scenario]) -> dict[str, str]:
+    """Return the texts of a crash; ``earlier`` scenarios are in the order in which they ran, and numbered backwards."""
+    return {CONSOLE: console, CRASH: to_text(report), **_earlier_texts(earlier)}
 
 
-def _earlier(scenarios: Iterable[Scenario]) -> dict[str, str]:
-    """Return the texts of scenarios that ran before, given in that order; the last one is the first."""
+def _earlier_texts(scenarios: Iterable[Scenario]) -> dict[str, str]:
+    """Return the texts of earlier scenarios, given in the order in which they ran; the last one has number 1."""
     ran = enumerate(reversed(tuple(scenarios)), 1)
     return {f"{EARLIER}{i:02}.scn": format_scenario(scenario) for i, scenario in ran}
 
 
-def _end(error: TargetError) -> End:
-    """Return how a machine ended."""
+def _end_of(error: TargetError) -> End:
+    """Classify how a machine ended."""
     if not isinstance(error, VmLost):
         return end_of(str(error), "", protocol=True)
     return end_of(error.reason, error.console_tail, error.remains)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The job of one worker process as one value, its JSON text, and the command line that starts the worker with it."""
+"""The job of one worker process: a value, its JSON text, and the command line that starts the worker."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 
 MODULE = "fuzz.campaign.worker_process"
-"""What ``python -m`` runs as a worker."""
+"""The module that ``python -m`` runs as a worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What one worker does.
+    """The job of one worker.
 
     ``out`` is the campaign's directory and ``store`` the URL of its database.  ``stats`` is the file for the worker's
-    counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` says what
-    libFuzzer sees (:data:`fuzz.campaign.limits.MODES`).  A worker whose parent is not the process ``parent`` ends.
-    ``offers`` is a directory for what it covers first (:mod:`fuzz.campaign.offers`); None: nobody asks.
+    counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` selects the
+    counters that libFuzzer sees (:data:`fuzz.campaign.limits.MODES`).  A worker whose parent is not the process
+    ``parent`` ends.
+    ``offers`` is the directory for scenarios with new coverage (:mod:`fuzz.campaign.offers`; None: none are written).
     """
 
     targets: TargetOptions
@@ -47,7 +48,7 @@ class WorkerJob:
 
     @classmethod
     def from_json(cls, text: str) -> WorkerJob:
-        """Read a job.  InputError: the text is not what :meth:`to_json` writes."""
+        """Read a job.  InputError: the text is not a result of :meth:`to_json`."""
         try:
             row = fields_of(json.loads(text), _JOB)
             targets = targets_of(row["targets"])
@@ -60,12 +61,12 @@ class WorkerJob:
 
     @property
     def argv(self) -> list[str]:
-        """The command line of a worker that does this job."""
+        """Return the command line of a worker with this job."""
         return [sys.executable, "-m", MODULE, self.to_json()]
 
     @property
     def command(self) -> str:
-        """The command line as text for a shell."""
+        """Return the command line as text for a shell."""
         return shlex.join(self.argv)
 
 
@@ -112,9 +113,10 @@ def fields_of(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """What all workers of a campaign have in common; called, it gives the command line of one of them.
+    """The common settings of a campaign's workers; a call returns the command line of one of them.
 
-    With ``watched``, the hypervisor's edges are counted even if they do not guide.  ``offers``: as in a job.
+    With ``watched``, the hypervisor's edges are counted even if they do not guide the campaign.
+    ``offers``: as in a job.
     """
 
     targets: TargetOptions
@@ -131,7 +133,7 @@ class Launcher:
 
     def job(self, index: int, incarnation: int, stats: Path) -> WorkerJob:
         """Return the job of a worker."""
-        # Workers differ, and so do lives of one worker: else it would run into the same death again.
+        # Each worker and each incarnation has its own seed: else a restarted worker would repeat the run that ended it.
         seed = (self.seed + 1009 * index + 65537 * incarnation) % (1 << 32)
         counted = self.watched or self.coverage != MODEL
         edges = stats.with_suffix(SUFFIX) if counted else None

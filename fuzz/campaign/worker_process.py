@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker process of the live campaign, ``python -m fuzz.campaign.worker_process``: atheris drives
-:mod:`fuzz.campaign.worker`.
+"""Run a worker process of the live campaign, in which atheris calls :mod:`fuzz.campaign.worker`.
 
-``Fuzz()`` never returns, and a signal may end the process between any two lines: what must not be lost is in mapped
-files (:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this process.
+``Fuzz()`` never returns, and a signal may end the process at any time: all results are in mapped files
+(:mod:`fuzz.campaign.counters_file`) or on disk, and QEMU dies with this process.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from harness.vm.plugins.edges import EDGES
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
 MAX_INPUT_BYTES = 10240
-"""Room for 200 steps and every register."""
+"""Maximum size of an input: enough for 200 steps and every register."""
 EXIT_USAGE, EXIT_GAVE_UP = 2, 3
-"""The argument is no job; there is no point in another worker, and its statistics (group ``error``) say why."""
+"""The worker failed and another one would fail in the same way; its statistics (group ``error``) have the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guides:
-    """The counters that libFuzzer reads; None: it does not see these."""
+    """The counters that libFuzzer reads; None: it does not read these."""
 
     model: Counters | None
     kvm: Counters | None
@@ -61,12 +60,12 @@ def attach(coverage: str) -> Guides:
 
 
 def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerContext:
-    """Return what a worker needs of the real world.  InputError, SetupError: the job or the set-up is wrong."""
+    """Return the context of a worker on real targets.  InputError, SetupError: the job or the set-up is wrong."""
     dumps = Dumps(job.out / DUMPS)
     targets = open_targets(job.targets, _log)
     plugin = None if job.edges is None else prepare_coverage(targets.sides[0].prepared).plugin(job.edges)
     if guides.kvm is not None and plugin is None:
-        raise SetupError("guided by the hypervisor's edges, but the job names no file to count them in")
+        raise SetupError("the hypervisor's edges guide the campaign, but the job names no file to count them in")
 
     def count_coverage(index: int) -> None:
         if guides.model is not None:
@@ -81,7 +80,7 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
     if job.offers is not None:
         offers["offer"] = Offers(job.offers, frozenset if plugin is None else NewEdges(plugin.map))
     return WorkerContext(
-        targets=targets.examined(dumps.place).watched_by(plugin),
+        targets=targets.examined(dumps.new_path).watched_by(plugin),
         count_coverage=count_coverage,
         on_run=on_run,
         stats=stats,
@@ -96,26 +95,26 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
 
 
 def _log(line: str) -> None:
-    """Write a line to the worker's log, which its standard output is."""
+    """Write a line to the worker's log, its standard output."""
     print(line, flush=True)
 
 
 def libfuzzer_arguments(job: WorkerJob) -> list[str]:
     """Return the argv for libFuzzer."""
     return [
-        # The modes that start children run this through a shell.
+        # libFuzzer's modes with child processes pass this through a shell.
         job.command,
-        f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean: any
+        f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean a random seed
         f"-max_len={MAX_INPUT_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
-        "-reduce_inputs=0",  # a long scenario costs less an exit than a short one
-        # What other workers find, and when, is no function of the seed.
+        "-reduce_inputs=0",  # a long scenario takes less time per exit than a short one
+        # The findings of other workers are no function of the seed.
         f"-reload={0 if job.targets.deterministic else 5}",
         "-timeout=120",
         "-rss_limit_mb=0",
         "-print_funcs=0",
         "-print_final_stats=0",
-        # Ctrl-C is the campaign's; SIGTERM is ours (see stop below).
+        # The campaign handles Ctrl-C; this process handles SIGTERM (see stop below).
         *("-handle_int=0", "-handle_term=0"),
         f"-artifact_prefix={job.stats.parent}/",
         str(job.out / "corpus"),
@@ -123,9 +122,9 @@ def libfuzzer_arguments(job: WorkerJob) -> list[str]:
 
 
 def load_custom_hooks() -> None:
-    """Let libFuzzer find atheris' mutator and crossover hooks.
+    """Load atheris' mutator and crossover hooks, so that libFuzzer finds them.
 
-    It looks for them when its own library is loaded, which :meth:`Counters.attach` does before ``Setup`` could.
+    It searches them when its own library is loaded; :meth:`Counters.attach` does that before ``Setup``.
     """
     for name in ("atheris.custom_mutator", "atheris.custom_crossover"):
         spec = importlib.util.find_spec(name)
@@ -135,7 +134,7 @@ def load_custom_hooks() -> None:
 
 
 class Target:
-    """The function that libFuzzer calls, and the ways out of the process."""
+    """The function that libFuzzer calls, and the functions that end the process."""
 
     def __init__(self, worker: Worker, stats: StatsWriter) -> None:
         self._worker, self._stats = worker, stats
@@ -143,13 +142,13 @@ class Target:
         self._busy = False
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """End: at once between two inputs, else when the current one has been counted."""
+        """End the process: at once between two inputs, else after the current input has been counted."""
         self._stopping = self._worker.ending = True
         if not self._busy:
             self.leave(0)
 
     def leave(self, status: int, error: str = "") -> None:
-        """End the process and its machine; no exit handler of atheris or Python is of any use here."""
+        """End the process and its machine, without the exit handlers of atheris and Python."""
         if error:
             self._stats.add("error", error)
         self._worker.close()
@@ -168,7 +167,7 @@ class Target:
 
 
 def main(argv: list[str]) -> int:
-    """Do the job that the one argument describes until asked to stop; returns only if nothing could be started."""
+    """Run the job that the one argument describes until a signal; returns only if it could not start."""
     try:
         if len(argv) != 1:
             raise InputError("worker", None, f"{len(argv)} arguments, expected one, a job as JSON")
@@ -177,7 +176,7 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     if os.getppid() != job.parent:
-        return EXIT_GAVE_UP  # it died before it could be our death signal
+        return EXIT_GAVE_UP  # the parent died before PR_SET_PDEATHSIG was set
     stats = StatsWriter(job.stats)
     load_custom_hooks()
     guides = attach(job.coverage)
@@ -189,7 +188,7 @@ def main(argv: list[str]) -> int:
         return EXIT_GAVE_UP
     target = Target(worker, stats)
     reduce_gc()
-    signal.signal(signal.SIGTERM, target.stop)  # until here it simply ends the process, and with it QEMU
+    signal.signal(signal.SIGTERM, target.stop)  # until here SIGTERM ends the process, and with it QEMU
     atheris.Setup(
         libfuzzer_arguments(job),
         target,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz kernels against``: run scenarios on two targets and show where what was recorded differs."""
+"""``shadowfuzz kernels against``: run scenarios on two targets and show where the two traces differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _say = progress_printer("against")
 EPILOG = """\
 examples:
   shadowfuzz kernels against kvm-nvhe kvm-nvhe@6.12.117 found.scn
-      run one scenario on both, each in a fresh VM; print every place where the two traces differ
+      run one scenario on both, each in a fresh VM; print every difference between the two traces
   shadowfuzz kernels against kvm-nvhe@6.12.117 kvm-nvhe@7.3 corpus/seeds --known
       run all seeds; print also the differences that the catalogue (corpus/known/releases.toml) lists as intended
 
@@ -35,7 +35,7 @@ exit status: 0 no difference, or only intended ones, 1 another difference, 2 bad
 @flag("--known", help="print each intended difference, too")
 @json_flag
 def command(args: Args) -> int:
-    """Compare and print; errors are raised for the caller to show."""
+    """Compare and print; raise errors for the caller to show."""
     from fuzz.corpus.files import find_scenarios
     from fuzz.targets.options import TargetOptions
     from fuzz.targets.target_set import open_targets

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz bench``: how near the checked exit rate is to KVM's own, as ratios taken in one run."""
+"""``shadowfuzz bench``: measure the rates of checked, recorded and raw exits in one run, and their ratios."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Run the same scenarios three times in one run: bare (raw), with every world swit
 campaign (mutated, recorded, replayed on the model, compared, counted).  Then show how the time of an
 exit is spent, and how it depends on the number of workers, the length of a scenario and the relations compared.
 
-In the mode checked, an exit counts if what the host did after it was compared, as in a campaign.  Ratios are valid on
-any machine, rates only on an idle one.
+In the mode checked, an exit counts if the host's actions after it were compared, as in a campaign.  Ratios are valid
+on any machine, rates only on an idle one.
 """
 EPILOG = """\
 examples:
-  shadowfuzz bench                          two workers on the default target, ten seconds a mode
-  shadowfuzz bench --quick                  the modes alone, two seconds each
-  shadowfuzz bench --runs 3                 the median of three runs, the least and the most
-  shadowfuzz bench --plot bench.svg --json  print one JSON object, and write a picture
+  shadowfuzz bench                          two workers on the default target, ten seconds per mode
+  shadowfuzz bench --quick                  the modes only, two seconds each
+  shadowfuzz bench --runs 3                 the median, minimum and maximum of three runs
+  shadowfuzz bench --plot bench.svg --json  print one JSON object, and write a plot
 
 JSON keys: version, target, kernel_release, level, jobs, seed, raw_exits_per_s, recorded_exits_per_s,
 checked_exits_per_s, recorded_over_raw, checked_over_raw, start_s, first_checked_exit_s, memory_mib, qemu_memory_mib,
@@ -48,25 +48,25 @@ exit status: 0 done, 2 bad usage or input, 3 a machine was lost, or something is
 @flag("--quick", help="only the three modes and the parts of an exit")
 @number("--runs", 1, "times, each with other scenarios, all but the first quick; show the median")
 @number("--seed", None, "of the scenarios (default: random, printed)", 0, MAX_SEED)
-@out_file("--plot", "write the figures as an SVG picture, too")
+@out_file("--plot", "write the figures as an SVG plot, too")
 @json_flag
 def command(args: Args) -> int:
-    """Measure and print; errors are raised for the caller to show."""
-    from fuzz.bench.benchmark import Plan, run_benches
-    from fuzz.bench.svg import render
-    from fuzz.bench.tables import facts, panels, text
+    """Measure and print; raise errors for the caller to show."""
+    from fuzz.bench.benchmark import BenchPlan, run_benches
+    from fuzz.bench.tables import result_json, result_panels, result_text
+    from harness.report.plots import render
 
     seed = args.seed if args.seed is not None else secrets.randbits(32)
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     if args.plot is not None and args.quick:
-        raise InputError("--plot", None, "--quick does not measure enough for a picture")
-    plan = Plan(args.target, args.level, args.jobs, seconds, seed, args.quick)
+        raise InputError("--plot", None, "--quick does not measure enough for a plot")
+    plan = BenchPlan(args.target, args.level, args.jobs, seconds, seed, args.quick)
     named, results = run_benches(plan, args.runs, say)
     if args.plot is not None:
         title = "shadowfuzz bench: {target}, Linux {kernel_release}, {jobs} workers, seed {seed}".format(**named)
-        write_whole(args.plot, render(title, panels(results[0])))
+        write_whole(args.plot, render(title, result_panels(results[0])))
     if args.json:
-        print_json("bench exits", named | facts(results))
+        print_json("bench exits", named | result_json(results))
     else:
-        print(text(named, results))
+        print(result_text(named, results))
     return ExitStatus.OK

@@ -42,11 +42,11 @@ kernel could run the scenario
 @option("--good", metavar="TARGET", help="a target CONFIG@VERSION at one end")
 @option("--bad", metavar="TARGET", help="a target CONFIG@VERSION at the other end")
 @option("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
-@number("--repeat", 5, "runs a kernel", most=100)
+@number("--repeat", 5, "runs per kernel", most=100)
 @deterministic
 @json_flag
 def command(args: Args) -> int:
-    """Search, then print each change with its changelog."""
+    """Search, then print each change with the lines of the changelog."""
     from fuzz.store.kept_findings import open_database
     from fuzz.triage.bisect_run import BisectPlan, bisect, case_of_file, find_story, keep_history
 

@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 _say = progress_printer("check")
 
 LEVELS = ("spec", "kernel")
-"""The specification, and the deployed code, which does not panic at a trapped system register."""
+"""Default levels: the specification, and the deployed code, which does not panic at a trapped system register."""
 
 EPILOG = """\
 examples:
   shadowfuzz recording record --linux --out boot.trace && shadowfuzz recording check boot.trace
       record and check the boot of a Linux guest
   shadowfuzz recording check boot.trace --excerpt found.trace
-      also write the unexplained part as a small recording
+      also write the rounds with unexplained divergences as a small recording
   shadowfuzz recording check boot.trace --level kernel --json > checked.json
       compare with the level of the deployed code only; print one JSON object
 
-what is compared: save and restore (the model), host (what KVM must do, and what it reports to userspace of MMIO),
+compared are save and restore (the model), host (the state that KVM must produce, and its MMIO exits to userspace),
 isolate (a vCPU while others run), and of switch only registers that no guest can change, because the guest's code is
-not in the recording; what could not be compared is counted, with the reason
+not in the recording; comparisons that are not possible are counted, with the reason
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence (with --accept-kept only if it is new), 2 bad usage or
 input, 3 records are missing
@@ -45,7 +45,7 @@ input, 3 records are missing
 
 @declare(
     "check",
-    "Replay on the model what the host did after each recorded exit, and compare.  No VM is needed.",
+    "Replay the host's actions after each recorded exit on the model, and compare.  No VM is needed.",
     EPILOG,
 )
 @click.argument(
@@ -56,7 +56,7 @@ input, 3 records are missing
 @flag("--accept-kept", help="exit status 1 only for what is new: like no kept finding")
 @json_flag
 def command(args: Args) -> int:
-    """Check and print; errors are raised for the caller to show."""
+    """Check and print; raise errors for the caller to show."""
     from fuzz.triage.check_recording import check_file, write_excerpt
     from harness.report.recording import as_json as recording_json
     from harness.report.recording import text

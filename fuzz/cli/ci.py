@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz ci``: what a patch changes in KVM's observable behaviour."""
+"""``shadowfuzz ci``: show the changes of KVM's observable behaviour by a patch."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ examples:
       every seed and kept regression, then a minute of fuzzing, on the kernel built there and on the project's target
       whose version is nearest
   shadowfuzz ci --tree ~/patched --base ~/stock --junit ci.xml
-      against another build directory, such as that of the commit before
+      compare with another build directory, such as that of the parent commit
 
-"new problems" are divergences, alarms and crashes that the kernel shows and its base does not, "fixed" those that the
-base alone shows; "other changes" are differences between the two traces that no contract decides, "intended" those that
-corpus/known/releases.toml has.  What differs has to come twice.  The campaign is kept in --out.
+"new problems" are divergences, alarms and crashes that the kernel shows and its base does not, "fixed" those that
+only the base shows; "other changes" are differences between the two traces that no contract decides, "intended" those
+that corpus/known/releases.toml has.  A difference must occur in two runs.  The campaign is kept in --out.
 
 exit status: 0 no change, or only fixed problems and intended changes; 1 a new problem or another change; 2 bad usage or
-input; 3 a kernel does not boot, or of some scenarios nothing can be said
+input; 3 a kernel does not boot, or the result of a scenario is undetermined
 """
 
 
 @declare(
     "ci",
-    "Run all scenarios and a short campaign on a kernel and on its base, and show what differs.",
+    "Run all scenarios and a short campaign on a kernel and on its base, and show the differences.",
     EPILOG,
     exclusive=(("base", "against"),),
 )
 @paths(optional=True)
 @target
 @file("--base", "a kernel build directory to compare with", metavar="DIR")
-@option("--against", metavar="NAME", help="a target to compare with (default: the one that it is like)")
+@option("--against", metavar="NAME", help="a target to compare with (default: the one with the nearest version)")
 @seconds("of the campaign")
 @flag("--no-campaign", help="only the corpus")
 @number("--jobs", None, f"workers of the campaign (here: {default_jobs()})", most=MAX_JOBS)
-@number("--seed", None, "of the campaign's random numbers (any)", 0, MAX_SEED)
+@number("--seed", None, "of the campaign's random numbers (default: random)", 0, MAX_SEED)
 @out_directory("--out", "the campaign's directory (default: out/ci)", default=Path("out/ci"))
 @json_flag
 @out_file("--junit", "write JUnit XML, too")
 def command(args: Args) -> int:
-    """Check and print; errors are raised for the caller to show."""
+    """Check and print; raise errors for the caller to show."""
     from fuzz.targets.options import TargetOptions
     from fuzz.triage.tree_check import CheckPlan, check_tree
     from fuzz.triage.tree_report import report_json, report_junit, report_lines
@@ -73,10 +73,10 @@ def command(args: Args) -> int:
 
 
 class _Quiet:
-    """Shows nothing of how the campaign stands."""
+    """A display that does not show the campaign's status."""
 
     def tick(self, line: str) -> None:
-        """Show nothing."""
+        """Ignore the line."""
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Ignore the line."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz corpus cmin``: a corpus distilled to the simplest scenarios that still reach all that it reaches."""
+"""``shadowfuzz corpus cmin``: select the simplest scenarios of a corpus that together have its coverage."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ not in another is noise and is ignored.  The machine is deterministic: the same 
 EPILOG = """\
 example:
   shadowfuzz corpus cmin out/campaign/corpus --out out/small
-      keep of a campaign's corpus what reaches all that it reaches
+      keep the scenarios of a campaign's corpus that have the coverage of all
 
 exit status: 0 done, 2 bad usage or input, 3 a machine was lost (its scenarios are copied, too), or something is missing
 """
 
 
 def _minimise(args: Args) -> int:
-    """Measure, choose, copy; errors are raised for the caller to show."""
+    """Measure, select, copy; raise errors for the caller to show."""
     from fuzz.corpus.minimise import minimise_directory
 
     found = minimise_directory(args.directory, args.out, targets_of(args), args.repeat, say)
@@ -39,7 +39,7 @@ def _minimise(args: Args) -> int:
 
 _DIRECTORY = click.argument("directory", type=PATH, metavar="DIR", help="a corpus, such as a campaign's")
 _OPTIONS = chain(subject, number("--repeat", 2, "run each N times; what all runs reach counts", most=100), json_flag)
-"""All options but where to copy the result."""
+"""All options except the directory for the result."""
 
 
 @declare("cmin", DESCRIPTION, EPILOG)
@@ -47,7 +47,7 @@ _OPTIONS = chain(subject, number("--repeat", 2, "run each N times; what all runs
 @out_directory("--out", "where to copy the result; new, or empty", required=True)
 @_OPTIONS
 def command(args: Args) -> int:
-    """Minimise, as ``corpus cmin``."""
+    """Run ``corpus cmin``."""
     return _minimise(args)
 
 
@@ -56,5 +56,5 @@ def command(args: Args) -> int:
 @click.argument("out", type=PATH, metavar="OUT", help="where to copy the result; new, or empty")
 @_OPTIONS
 def old_command(args: Args) -> int:
-    """Minimise, as version 0.1 was called: ``cmin DIR OUT``."""
+    """Run ``cmin DIR OUT``, the form of version 0.1."""
     return _minimise(args)

@@ -18,22 +18,22 @@ example:
       on each other -cpu model that has the target's mode, and on each other installed version of QEMU
 
 verdicts (docs/spec/differential.md section 4): kvm, model, emulator, flaky, unexplained; abstraction is what the
-catalogue explains.  emulator: the divergence disappears or changes on another -cpu or another QEMU: there it shows in
-less than half of the runs, and less often than on the target, both with a confidence of 95 per cent.  `shadowfuzz
+catalogue explains.  emulator: the divergence disappears or changes on another -cpu or another QEMU: it occurs in
+less than half of the runs there, and less often than on the target, both with a confidence of 95 per cent.  `shadowfuzz
 setup --emulators` fetches other versions of QEMU; if none is installed, the output says so.
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, 2 bad usage or input, 3 the target was lost
 """
 
 
-@declare("confirm", "Measure how often each unexplained divergence of a scenario comes back, and classify it.", EPILOG)
+@declare("confirm", "Measure the rate of each unexplained divergence of a scenario, and classify it.", EPILOG)
 @finding("only this one (default: all)")
 @number("--runs", 10, "runs in one VM, and in fresh ones")
 @number("--boots", 1, "fresh QEMUs")
 @flag("--here", help="do not re-run on other -cpu models or QEMU versions")
 @json_flag
 def command(args: Args) -> int:
-    """Confirm and print; errors are raised for the caller to show."""
+    """Confirm and print; raise errors for the caller to show."""
     from fuzz.triage.confirm import ConfirmPlan, confirm
     from fuzz.triage.confirm import as_json as finding_json
     from harness.findings.finding import signature_text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz corpus coverage``: what a corpus reaches of KVM's own code and of the model, and what it never does."""
+"""``shadowfuzz corpus coverage``: measure the coverage of KVM's own code and of the model by a corpus."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.input_file import check_file
 from harness.output_file import write_whole
 
 DESCRIPTION = """\
-Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show which
-functions and exit handlers they reach, which decisions the model takes, and what is never reached, with the reason.
+Run scenarios in a QEMU whose plugin records every block of KVM's code (EL1 and EL2) that is executed.  Show the
+functions and exit handlers that they reach, the decisions that the model takes, and those never reached, with reasons.
 """
 EPILOG = """\
 examples:
@@ -39,7 +39,7 @@ exit status: 0 all scenarios ran, 2 bad usage or input, 3 a machine was lost, or
 @json_flag
 @out_file("--html", "write a page, too")
 def command(args: Args) -> int:
-    """Measure and show; errors are raised for the caller to show."""
+    """Measure and show; raise errors for the caller to show."""
     from fuzz.corpus.coverage_report import measure_coverage
     from harness.report.kvm_coverage import page, text, to_json
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command is declared: Click's commands, options and groups, with help that is printed as it was written.
+"""Declare commands, options and groups with Click; their help is printed without reformatting.
 
-A command is a function that takes :class:`Args` and returns an exit status, below decorators: ``declare`` first, then
-one decorator an option (Click's own, those of :mod:`fuzz.cli.options`, or :func:`flag` and :func:`option`).
+A command is a function that takes :class:`Args` and returns an exit status.  Its first decorator is ``declare``, then
+one for each option follows (Click's own, those of :mod:`fuzz.cli.options`, or :func:`flag` and :func:`option`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from click.core import ParameterSource
 from click.exceptions import NoSuchCommand, NoSuchOption
 
 QUIET = "shadowfuzz quiet"
-"""Key of the context's values: whether progress is to be shown."""
+"""Key in the context's values: whether ``--quiet`` was given."""
 Run: TypeAlias = "Callable[[Args], int]"
-"""What a command does."""
+"""The function of a command."""
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator: TypeAlias = Callable[[Decorated], Decorated]
 
 
 class Args(SimpleNamespace):
-    """The values of a command's options and arguments, by name; an option that the command lacks is no attribute."""
+    """The values of a command's options and arguments, as attributes; an option of another command is no attribute."""
 
 
 class _FilePath(click.Path):
-    """The name of a file or directory, as a :class:`pathlib.Path`; an empty one is an error, not this directory."""
+    """The name of a file or directory, as a :class:`pathlib.Path`; an empty name is an error."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -40,7 +40,7 @@ class _FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the name is empty: expected a file or directory", param, ctx)
-        return Path(value)  # nothing is asked of it here: who opens it knows what it must be
+        return Path(value)  # not checked here: the code that opens it knows what it must be
 
 
 PATH = _FilePath()
@@ -63,8 +63,8 @@ TEXT = _Text()
 class AliasedOption(click.Option):
     """An option with older spellings, which work and are not shown.
 
-    ``greedy``: an alias takes several values, and where there is none, the option does.  ``check`` is called with the
-    value before the command begins, and raises InputError: so that no work is done that cannot be kept.
+    ``greedy``: an alias takes several values; without an alias, the option does.  ``check`` is called with the value
+    before the command begins, and raises InputError: so no work is done whose result cannot be written.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AliasedOption(click.Option):
         self.aliases, self.greedy, self.check = tuple(aliases), greedy, check
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Add what is shown, then what is not."""
+        """Add the shown names, then the hidden ones."""
         super().add_to_parser(parser, ctx)
         if self.aliases:
             old = copy.copy(self)
@@ -88,9 +88,9 @@ class AliasedOption(click.Option):
 
 
 def option(*names: str, aliases: Sequence[str] = (), **how: Any) -> Decorator[Any]:
-    """Return the decorator of an option with a value; ``aliases`` are older spellings, which help does not show.
+    """Return the decorator of an option with a value; ``aliases`` are older spellings, which the help does not show.
 
-    ``how`` is what :class:`AliasedOption` and Click take.  Without a type the value is text that is not empty.
+    ``how`` are arguments of :class:`AliasedOption` and Click.  The default type is text that is not empty.
     """
     if "type" not in how and not how.get("is_flag"):
         how["type"] = TEXT
@@ -103,7 +103,7 @@ def flag(*names: str, aliases: Sequence[str] = (), **how: Any) -> Decorator[Any]
 
 
 class _AsWritten(click.Command):
-    """A command or a group whose description and epilog are printed as they were written."""
+    """A command or a group whose description and epilog are printed without reformatting."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description."""
@@ -114,7 +114,7 @@ class _AsWritten(click.Command):
         _write_raw(formatter, self.epilog)
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return ``--help``, described as all options are: verb first, no full stop."""
+        """Return ``--help`` with a description in the style of the other options: verb first, no full stop."""
         found = super().get_help_option(ctx)
         if found is not None:
             found.help = "show this help"
@@ -122,21 +122,21 @@ class _AsWritten(click.Command):
 
 
 class Command(_AsWritten):
-    """A command that knows which of its options exclude each other."""
+    """A command that rejects options which exclude each other."""
 
     def __init__(self, *args: Any, exclusive: Sequence[Sequence[str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.exclusive = exclusive
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; UsageError: two options of a group of ``exclusive`` were given."""
+        """Parse the arguments.  UsageError: two options of a group of ``exclusive`` were given."""
         try:
             rest = super().parse_args(ctx, list(self._spread(args)))
         except NoSuchOption as error:
             shown = [name for p in self.get_params(ctx) for name in (*p.opts, *p.secondary_opts) if name[:2] == "--"]
             raise NoSuchOption(error.option_name, possibilities=shown, ctx=ctx) from None
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # Click's parser leaves it out for an option without its value
+            error.ctx = error.ctx or ctx  # Click's parser sets no context for an option without its value
             raise
         for group in self.exclusive:
             given = [p for p in self.params if p.name in group and _was_given(ctx, str(p.name))]
@@ -146,7 +146,7 @@ class Command(_AsWritten):
         return rest
 
     def _spread(self, args: Sequence[str]) -> Iterator[str]:
-        """Write an older option with several values as one option a value."""
+        """Convert an older option with several values to one option per value."""
         several = [p for p in self.params if isinstance(p, AliasedOption) and p.greedy]
         greedy = {name for p in several for name in (p.aliases or p.opts)}
         current, values = "", 0
@@ -170,14 +170,14 @@ def _write_raw(formatter: click.HelpFormatter, text: str | None) -> None:
 
 
 def _with_heads(text: str) -> Iterator[str]:
-    """Yield the lines of a text, those that are headings in bold."""
+    """Yield the lines of a text, with headings in bold."""
     for line in text.splitlines():
         is_head = line.endswith(":") and not line.startswith(" ") and len(line) < 60
         yield f"{click.style(line, bold=True) if is_head else line}\n"
 
 
 class Row(NamedTuple):
-    """A command in a group: its name, ``module:attribute`` that has it, what it does in a line."""
+    """A command in a group: its name, ``module:attribute`` of its definition, a one-line description."""
 
     name: str
     where: str
@@ -196,8 +196,8 @@ class Row(NamedTuple):
 class Table:
     """The commands of a group.
 
-    ``sections`` are listed in its help, each below its heading; ``old`` are names that work and are not listed;
-    ``default``, if there is one, is the command that is meant where none is named.
+    ``sections`` are listed in its help, each below its heading; ``old`` are hidden names, which still work; ``default``
+    is the command that runs if none is named, or empty.
     """
 
     sections: Mapping[str, tuple[Row, ...]]
@@ -212,38 +212,38 @@ class Table:
 
 
 class Group(click.Group, _AsWritten):
-    """A group that imports a command where it is used."""
+    """A group that imports a command when it is used."""
 
     def __init__(self, name: str, table: Table, **how: Any) -> None:
         super().__init__(name, no_args_is_help=False, **how)
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the names that are shown, in order."""
+        """Return the names of the shown commands, in order."""
         return [row.name for section in self.table.sections.values() for row in section]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None: there is none of this name."""
+        """Import a command; None: no command has this name."""
         row = self.table.by_name.get(cmd_name)
         return None if row is None else row.load()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is meant; UsageError: there is none, but perhaps one of a similar name."""
+        """Find the named command.  UsageError: it does not exist; the text suggests similar names."""
         if args[0] not in self.table.by_name and not args[0].startswith("-"):
             raise NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; a group with a default command is given its name where none is."""
-        # What a shell wants to complete stays as it is.
+        """Parse the arguments; insert the default command if none is named."""
+        # Do not change arguments that a shell completes.
         if self.table.default and not ctx.resilient_parsing and not {*args[:1]} & {"-h", "--help"}:
             args = self._with_default(args)
         return super().parse_args(ctx, args)
 
     def _with_default(self, args: list[str]) -> list[str]:
-        """Put the command's name first.  It may stand after options, as older versions took it."""
+        """Put the command's name first; older versions accepted options before it."""
         if args[:1] and args[0] in self.table.by_name:
             return args
         default = self.table.by_name[self.table.default].load()
@@ -282,8 +282,8 @@ def declare(
     """Return the decorator that makes a function a command.
 
     ``description`` and ``epilog`` are the texts before and after the options of its help; the epilog has examples and
-    the exit statuses.  ``verbose`` is the help of ``-v``, ``exclusive`` are groups of options, by attribute, of which
-    one may be given, ``rest``: what follows the first argument are arguments, too, not options.
+    the exit statuses.  ``verbose`` is the help of ``-v``.  ``exclusive`` are groups of options, by attribute, of which
+    at most one may be given.  ``rest``: everything after the first argument is an argument, not an option.
     """
 
     def decorate(run: Run) -> Command:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz recording distil``: scenarios of what a recorded program did, one for each kind of exit."""
+"""``shadowfuzz recording distil``: extract scenarios from a recording, one for each kind of exit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ examples:
   shadowfuzz recording distil boot.trace --out seeds
       write seeds/recorded_*.scn, without any VM
   shadowfuzz recording distil boot.trace --out seeds --verify --excerpt small.trace
-      run each first and write only those that show the exit that they were made from; also write the first rounds of
+      run each first and write only those that show the exit from which they were made; also write the first rounds of
       each kind of exit as a recording that `shadowfuzz recording check` reads
 
-kinds of exits: class, syndrome, the model's decisions, exception level; what no step can reproduce is listed with its
-count
+a kind of exit is its class, its syndrome, the model's decisions and the exception level; exits that no step can
+reproduce are listed with their count
 
 exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 bad usage or input, 3 target lost
 """
@@ -41,7 +41,7 @@ exit status: 0 nothing unexplained, 1 --verify saw an unexplained divergence, 2 
 @target
 @json_flag
 def command(args: Args) -> int:
-    """Extract, verify, write, print; errors are raised for the caller to show."""
+    """Extract, verify, write, print; raise errors for the caller to show."""
     from fuzz.corpus.extract_seeds import extract_seeds
     from fuzz.corpus.recorded_seeds import check_room, seeds_json, seeds_text, try_seeds, write_seeds
     from fuzz.corpus.recordings import read_with_progress

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz findings export``: one finding as files to hand over."""
+"""``shadowfuzz findings export``: write one finding as files for people without shadowfuzz."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ example:
       divergence without shadowfuzz (relations host.* and restore.*), compiled with
       aarch64-linux-gnu-gcc -static -O1 -o repro <id>.c
   shadowfuzz findings export crash-17eb6a --out handover
-      for a crash: the scenario, the scenarios that must run before it (if any), and <id>.txt with how the target was
-      lost, all registers and the console; its memory is in the campaign's directory, in dumps/
+      for a crash: the scenario, the scenarios that must run before it (if any), and <id>.txt with the reason of the
+      loss, all registers and the console; the memory dump is in the campaign's directory, in dumps/
   shadowfuzz findings export d47d8f --mail
-      print a mail to KVM's maintainers: what goes wrong, why, which releases, the least scenario, how to see it
+      print a mail to KVM's maintainers: the bug, its cause, the affected releases, a minimal scenario, how to
+      reproduce it
   shadowfuzz findings export mmio-load-loses-sign --selftest --out linux/tools/testing/selftests/kvm/aarch64
       write mmio_load_loses_sign.c, a KVM selftest that fails on a kernel with the bug and passes on one without
 
-ID is of a campaign, or with --mail and --selftest the name of a kept finding (docs/findings.md): no campaign is read
-then.
+ID is that of a campaign's finding; with --mail and --selftest it may be the name of a kept finding (docs/findings.md),
+for which no campaign is read.
 
-exit status: 0 written, 2 bad usage, or nothing to write (the step that no selftest can do is named)
+exit status: 0 written, 2 bad usage, or nothing to write (the message names the step that no selftest can do)
 """
 
 
 def _export(args: Args) -> int:
-    """Write what was asked for; errors are raised for the caller to show."""
+    """Write the requested files; raise errors for the caller to show."""
     if args.mail or args.selftest:
         return _hand_over(args)
-    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
+    from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
     from fuzz.triage.export import export_finding
     from harness.report.export import why_no_program
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
-    story = find(open_database(args.campaign, args.store), args.id, explainer)
+    story = find_finding(open_database(args.campaign, args.store), args.id, explainer)
     paths = export_finding(story, args.out)
     has_program = any(path.suffix == ".c" for path in paths)
     why = None if has_program else why_no_program(story)
@@ -59,11 +60,11 @@ def _export(args: Args) -> int:
 
 
 def _hand_over(args: Args) -> int:
-    """Write a mail or a program for the kernel's tree; a mail without a place for it is printed."""
-    from fuzz.store.kept_findings import find, open_database
+    """Write a mail or a program for the kernel's tree; print a mail if no directory is given."""
+    from fuzz.store.kept_findings import find_finding, open_database
     from fuzz.triage.handover import kept_handover, mail, program, story_handover
 
-    found = kept_handover(args.id) or story_handover(find(open_database(args.campaign, args.store), args.id))
+    found = kept_handover(args.id) or story_handover(find_finding(open_database(args.campaign, args.store), args.id))
     name, text = program(found) if args.selftest else (f"{found.name}.mail.txt", mail(found, str(args.campaign)))
     if args.mail and args.out == Path() and not args.json:
         print(text, end="")
@@ -86,7 +87,7 @@ _OPTIONS = chain(
     json_flag,
 )
 _EXCLUSIVE = (("mail", "selftest"),)
-"""All options but the campaign and where to write."""
+"""All options except the campaign and the output directory."""
 
 
 @declare("export", _ABOUT, EPILOG, exclusive=_EXCLUSIVE)
@@ -95,7 +96,7 @@ _EXCLUSIVE = (("mail", "selftest"),)
 @campaign_beside_out
 @_OPTIONS
 def command(args: Args) -> int:
-    """Export, as ``findings export``."""
+    """Run ``findings export``."""
     return _export(args)
 
 
@@ -105,5 +106,5 @@ def command(args: Args) -> int:
 @campaign
 @_OPTIONS
 def old_command(args: Args) -> int:
-    """Export, with the options of version 0.1: ``--out`` was the campaign."""
+    """Run ``export`` with the options of version 0.1, in which ``--out`` was the campaign."""
     return _export(args)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz findings set`` and ``findings open``: store what is known of a finding; show all in the browser."""
+"""``shadowfuzz findings set`` and ``findings open``: store a finding's status and note; show all in the browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.exit_status import ExitStatus
 SET = """\
 example:
   shadowfuzz findings set d47d8f --status reported --assignee ada --note "lore.kernel.org/..."
-      store what you know of it; the list shows it, and --status reported lists those
+      store a status, an assignee and a note; the list shows them, and --status reported lists such findings
 
 exit status: 0 stored, 2 bad usage or input
 """
@@ -31,16 +31,16 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 """
 
 
-@declare("set", "Store what you know of a finding: a status, who looks at it, a note.", SET)
+@declare("set", "Store your notes on a finding: a status, an assignee, a text.", SET)
 @click.argument("id", metavar="ID", help="id of the finding (may be shortened)")
 @campaign
 @option("--status", type=click.Choice(STATUSES), help="its status")
-@option("--assignee", type=str, metavar="NAME", help="who looks at it")
+@option("--assignee", type=str, metavar="NAME", help="the person who works on it")
 @option("--note", type=str, metavar="TEXT", help="a note")
 @json_flag
 def set_command(args: Args) -> int:
-    """Change what is said of a finding, and print it; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import find, open_database
+    """Change the mark of a finding, and print it; raise errors for the caller to show."""
+    from fuzz.store.kept_findings import find_finding, open_database
     from fuzz.store.marks import Marks
     from fuzz.triage.findings_text import mark_lines
 
@@ -49,7 +49,7 @@ def set_command(args: Args) -> int:
     if args.note is not None and len(args.note) > MAX_NOTE:
         raise InputError("--note", None, f"{len(args.note)} characters, expected at most {MAX_NOTE}")
     database = open_database(args.campaign, args.store)
-    id_ = find(database, args.id).id
+    id_ = find_finding(database, args.id).id
     now = datetime.now(UTC).isoformat(timespec="seconds")
     mark = Marks(database).set(id_, now, status=args.status, assignee=args.assignee, note=args.note)
     if args.json:
@@ -62,7 +62,7 @@ def set_command(args: Args) -> int:
 @declare("open", "Show the findings of a campaign as a page in the browser.", OPEN)
 @campaign
 def open_command(args: Args) -> int:
-    """Write the page and show it; errors are raised for the caller to show."""
+    """Write the page and show it; raise errors for the caller to show."""
     from fuzz.store.kept_findings import open_database
     from fuzz.triage.report_page import write_report
 

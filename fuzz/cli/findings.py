@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz findings``: what campaigns found, as a list, one by one, or for machines."""
+"""``shadowfuzz findings``: list findings of campaigns, show one, or print them in a machine-readable format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import campaign, json_flag
-from fuzz.cli.output import as_called, print_json, style_of
+from fuzz.cli.output import print_json, style_of, with_program_name
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
 from fuzz.store.mark_limits import STATUSES
@@ -22,33 +22,33 @@ from harness.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from fuzz.store.database import Unreadable
-    from fuzz.store.kept_findings import Contents
+    from fuzz.store.kept_findings import StoredFindings
     from harness.report.finding_data import Story
     from harness.report.terminal import Style
 
 LIST = """\
 examples:
   shadowfuzz findings
-      list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
+      list the problems of out/campaign (new findings, grouped by probable cause), and the errata that occurred again
   shadowfuzz findings list --new
       list only the problems
   shadowfuzz findings list --clusters
       list every cluster: relation, register, exit class, helper, cause
   shadowfuzz findings list --campaign out/vhe --format sarif > findings.sarif
-      write a format for machines: json, junit or sarif
+      print a machine-readable format: json, junit or sarif
 
-A problem is new: no erratum of the target predicts what was observed (docs/errata.md), and no kept finding without a
-rule shows its signature there.  An erratum came back: its rule predicts what was observed, bit for bit; or (~) a kept
-finding shows the same relation, register class, exit class and helper.
+A problem is new: no erratum of the target predicts the observed values (docs/errata.md), and no kept finding without a
+rule shows its signature there.  An erratum occurred again: its rule predicts the observed values bit for bit; or (~) a
+kept finding shows the same relation, register class, exit class and helper.
 
 exit status: 0 no findings, 1 there are confirmed findings (with --new: new ones), 2 bad usage or input
 """
 SHOW = """\
 example:
   shadowfuzz findings show d47d8f
-      show one finding in full: its scenario, what differs side by side, the verdict and its evidence
+      show one finding in full: its scenario, the differences side by side, the verdict and its evidence
 
-An id may be shortened, with or without its kind.
+An id may be shortened: give its beginning, with or without the kind.
 
 exit status: 0 shown, 2 bad usage or input
 """
@@ -60,18 +60,18 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @campaign
 @json_flag
 @_FORMAT
-@flag("--new", help="list only what no erratum of the target explains")
+@flag("--new", help="list only findings that no erratum of the target explains")
 @flag("--clusters", help="list every cluster by itself")
-@option("--status", type=click.Choice(STATUSES), help="only problems with it")
-@option("--assignee", type=str, metavar="NAME", help="only theirs")
+@option("--status", type=click.Choice(STATUSES), help="only problems with this status")
+@option("--assignee", type=str, metavar="NAME", help="only problems of this person")
 def list_command(args: Args) -> int:
-    """List; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import contents, open_database
+    """Print a list; raise errors for the caller to show."""
+    from fuzz.store.kept_findings import open_database, read_findings
     from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
 
     database = open_database(args.campaign, args.store)
-    style, kept = style_of(sys.stdout, os.environ), contents(database)
+    style, kept = style_of(sys.stdout, os.environ), read_findings(database)
     found = kept.stories
     for line in unreadable_lines(kept.unreadable):
         progress_printer("findings")(line)
@@ -81,10 +81,10 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print(as_called("\n".join(_list(args, replace(kept, stories=found), style))))
+            print(with_program_name("\n".join(_list(args, replace(kept, stories=found), style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
-    return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # what cannot be read may be a finding
+    return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # an unreadable row may be a finding
 
 
 @declare("show", "Show one finding of a campaign in full.", SHOW)
@@ -94,40 +94,40 @@ def list_command(args: Args) -> int:
 @_FORMAT
 @flag("--trace", help="print each recorded event, too")
 def show_command(args: Args) -> int:
-    """Show one; errors are raised for the caller to show."""
-    from fuzz.store.kept_findings import Explainer, find, open_database, refuse_kept
+    """Print one finding; raise errors for the caller to show."""
+    from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
     from fuzz.store.marks import Marks
-    from fuzz.triage.findings_text import mark_lines, show
+    from fuzz.triage.findings_text import finding_text, mark_lines
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
     database = open_database(args.campaign, args.store)
-    story = find(database, args.id, explainer)
+    story = find_finding(database, args.id, explainer)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
         errata = [row for row in explainer.kept if row.id in story.like]
-        lines = show(story, style, str(args.campaign), errata, trace=args.trace)
-        print(as_called("\n".join((*lines, *mark_lines(marks.get(story.id))))))
+        lines = finding_text(story, style, str(args.campaign), errata, trace=args.trace)
+        print(with_program_name("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 
 
 def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Sequence[Unreadable] = ()) -> bool:
-    """Print findings for a command in the format that is asked for; False: it is text."""
-    from fuzz.triage.findings_text import for_machines
+    """Print findings in the requested machine-readable format; return False if the format is text."""
+    from fuzz.triage.findings_text import machine_format
     from harness.report.exchange_formats import findings_json
 
     if args.json and args.format not in (None, "json"):
-        raise InputError("--json", None, f"with --format {args.format}; expected one of them")
+        raise InputError("--json", None, f"cannot be combined with --format {args.format}")
     if args.json or args.format == "json":
         print_json(name, findings_json(found, [(row.where, row.why) for row in unreadable]))
         return True
     if args.format in ("junit", "sarif"):
-        print(for_machines(found, args.format, unreadable), end="")
+        print(machine_format(found, args.format, unreadable), end="")
         return True
     return False
 
 
-def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
+def _list(args: Args, kept: StoredFindings, style: Style) -> Iterator[str]:
     from fuzz.store.marks import Mark
     from fuzz.triage.problems_text import errata_text, problems_text
     from harness.report.problem_data import errata_of, problems_of
@@ -144,4 +144,4 @@ def _list(args: Args, kept: Contents, style: Style) -> Iterator[str]:
     yield from errata_text(errata_of(found), words, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:
-        yield f"{flaky} flaky: did not come back when run again (--clusters lists them)"
+        yield f"{flaky} flaky: not reproduced when run again (--clusters lists them)"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz fuzz``: a campaign against real KVM."""
+"""``shadowfuzz fuzz``: run a campaign against real KVM."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from harness.vm.config import list_configs
 _say = progress_printer("fuzz")
 
 QUIET_SECONDS = 10
-"""How often a status line is written to what is no terminal."""
+"""Interval between status lines on a stream that is no terminal."""
 _NEVER = -(1 << 62)
-"""A count of seconds that does not come to an end."""
+"""A number of ticks that is never reached."""
 
 EPILOG = """\
 examples:
@@ -48,42 +48,42 @@ examples:
   shadowfuzz fuzz --deterministic --seed 1 --out out/new
       from an empty directory: the same scenarios and the same exits in the same order, in every run
   shadowfuzz fuzz --corpus mine --out out/mine
-      from the scenarios of a directory of your own (an empty one: from nothing) in place of the project's
+      begin with the scenarios of your own directory (which may be empty) instead of the project's
   shadowfuzz fuzz --kernel ./Image --level kernel
       a kernel image of your own, compared with the level that is deployed
   shadowfuzz fuzz --target kvm-nvhe --against kvm-nvhe@6.12.117 --out out/against
-      release against release: every scenario on both, each compared with the model, and the two with each other;
-      intended changes are rows of corpus/known/releases.toml, all else is a divergence of relation against
+      two releases: run every scenario on both, compare each with the model, and the two with each other; intended
+      changes are rows of corpus/known/releases.toml, any other difference is a divergence of relation against
   shadowfuzz fuzz --seconds 3600 --accept-kept --out out/nightly
-      for a nightly run: status 0 as long as nothing is new
+      for a nightly run: status 0 unless a finding is new
   shadowfuzz fuzz --cluster 10.0.0.1:6379 --store postgresql://fuzz@10.0.0.1/fuzz --targets 'kvm-*'
       on all nodes of a Ray cluster, which join and leave, spread over six targets; one database has what they find
 
-what is in --out afterwards (call again with the same directory to go on from there):
+contents of --out after the run (call again with the same directory to continue from it):
   corpus/                 scenarios that reached something new, readable
-  findings.db             findings and runs, written before the campaign goes on; `shadowfuzz findings` reads it
-  findings/<kind>-<id>/   written from it: scenario.scn, finding.json, count, trace.json for each cluster, of new ones
-                          at once, of all at the end; kind is divergence, crash, alarm or internal
-  flaky/                  likewise, divergences and alarms that did not come back when the scenario was run again
+  findings.db             findings and runs, written during the campaign; `shadowfuzz findings` reads it
+  findings/<kind>-<id>/   scenario.scn, finding.json, count, trace.json for each cluster, written from findings.db: for
+                          new ones at once, for all at the end; kind is divergence, crash, alarm or internal
+  flaky/                  the same for divergences and alarms that were not reproduced when the scenario was run again
   dumps/<kind>-<id>/      memory of lost machines: the newest three of each crash, 1 GiB in all
   run/                    the workers' logs and counters of the last campaign
 
 a divergence that the catalogue (corpus/known) does not explain is run again in the same VM and in a fresh one, and is
-a finding if it comes back both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
---emulators all new ones are tried on other -cpu models and versions of QEMU at the end, if another QEMU is here
-(`shadowfuzz setup --emulators`); that takes some seconds a model.  `shadowfuzz triage` does it, too.
+a finding if it occurs both times.  `shadowfuzz replay` shows it side by side; the summary has the command.  With
+--emulators all new ones are run on other -cpu models and versions of QEMU at the end, if another QEMU is installed
+(`shadowfuzz setup --emulators`); that takes some seconds per model.  `shadowfuzz triage` does it, too.
 An alarm is a problem that the target's own kernel reported (a WARN, its lock checker, a stall, a taint).  It is a
-finding if fresh machines show it again, after the scenario alone or after those that ran before it, else it is flaky.
-A cluster is called new, or like a kept regression (corpus/regressions/expected.toml): one that shows the same relation,
-register class, exit class and helper on this target (corpus/crashes: ended it in this function).  Where the kept one
-has a rule (harness/relations/errata.py), what the rule does not predict bit for bit is a cluster of its own, "another
-cause", and new; elsewhere the cause may still be another one.  All are findings.
-Ctrl-C ends a campaign early, with its summary.  A machine that is lost is a finding of kind crash,
-with its registers and memory; its last scenarios are tried in fresh machines, and the campaign goes on.  A worker gives
-up (and the campaign ends) when machines are lost five times in a row and do not run the simplest scenario either.
+finding if fresh machines show it again, with the scenario alone or with earlier scenarios before it, else it is flaky.
+A cluster is either new, or like a kept regression (corpus/regressions/expected.toml) with the same relation, register
+class, exit class and helper on this target (corpus/crashes: a loss in the same function).  If the kept one has a rule
+(harness/relations/errata.py), a divergence that the rule does not predict bit for bit is in a separate, new cluster,
+"another cause"; without a rule the cause may be a different one.  All clusters are findings.
+Ctrl-C ends a campaign early, with its summary.  A lost machine is a finding of kind crash, with its registers and
+memory; its last scenarios are run again in fresh machines, and the campaign continues.  A worker gives up (and the
+campaign ends) if machines are lost five times in a row and do not run the simplest scenario either.
 
 exit status: 0 nothing unexplained, 1 an alarm, or an unexplained divergence (with --accept-kept only if it is new), 2
-bad usage or input, 3 the target was lost (even if it came back; with --accept-kept only in a new way), something is
+bad usage or input, 3 the target was lost (also if it booted again; with --accept-kept only in a new way), something is
 missing here, or a finding could not be written
 """
 
@@ -106,7 +106,7 @@ missing here, or a finding could not be written
     multiple=True,
     type=PATH,
     metavar="DIR",
-    help="start from the scenarios of this directory, which may be empty; may be given several times (default: the "
+    help="begin with the scenarios of this directory, which may be empty; may be given several times (default: the "
     "project's seeds and regressions)",
 )
 @option(
@@ -114,7 +114,7 @@ missing here, or a finding could not be written
     type=click.Choice(MODES),
     help="what guides the search: decisions of the model, edges of KVM's own code, or both (both, if gcc compiles)",
 )
-@number("--seed", None, "of the random numbers (any; the summary names it)", 0, MAX_SEED)
+@number("--seed", None, "of the random numbers (default: random; the summary shows it)", 0, MAX_SEED)
 @out_directory("--out", "the campaign's directory (default: out/campaign)", default=DEFAULT_OUT)
 @store
 @option(
@@ -130,10 +130,10 @@ missing here, or a finding could not be written
     help="with --cluster: spread the nodes over the targets that match, by what each can boot and where coverage grows",
 )
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
-@flag("--accept-kept", help="exit status 1 only for what is new: like no kept regression")
+@flag("--accept-kept", help="exit status 1 only for new findings: those like no kept regression")
 @json_flag
 def command(args: Args) -> int:
-    """Run a campaign and print its summary; errors are raised for the caller to show."""
+    """Run a campaign and print its summary; raise errors for the caller to show."""
     from fuzz.campaign.live_campaign import LivePlan, run_live_campaign
     from fuzz.campaign.summary_text import SUMMARY, all_counts, screen
     from fuzz.triage.kept_on_emulators import on_emulators
@@ -161,7 +161,7 @@ def command(args: Args) -> int:
     try:
         write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:
-        _say(str(error))  # what was found is in the database, and is shown
+        _say(str(error))  # the findings are in the database and are shown
     if args.json:
         print_json("fuzz", summary.to_json())
     else:
@@ -170,7 +170,7 @@ def command(args: Args) -> int:
 
 
 class _Status:
-    """The live line: rewritten in place on a terminal, a new line now and then elsewhere."""
+    """The status line: rewritten in place on a terminal, a new line from time to time on other streams."""
 
     def __init__(self, stream: TextIO, *, quiet: bool) -> None:
         self._stream = stream
@@ -178,7 +178,7 @@ class _Status:
         self._ticks = _NEVER if quiet else 0
 
     def tick(self, line: str) -> None:
-        """Show how the campaign stands; called about once a second."""
+        """Show the campaign's status; called about once a second."""
         if self._terminal:
             width = shutil.get_terminal_size().columns
             self._write(f"\r\x1b[K{line[: width - 1]}")
@@ -187,7 +187,7 @@ class _Status:
         self._ticks += 1
 
     def clear(self) -> None:
-        """Leave the terminal's line empty for what follows."""
+        """Clear the terminal's line."""
         if self._terminal:
             self._write("\r\x1b[K")
 
@@ -196,4 +196,4 @@ class _Status:
             self._stream.write(what)
             self._stream.flush()
         except OSError:
-            self._terminal, self._ticks = False, _NEVER  # not read any more: no reason to stop
+            self._terminal, self._ticks = False, _NEVER  # the reader is gone: the campaign continues

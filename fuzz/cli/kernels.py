@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz kernels``: which kernels Debian's archive offers, and fetching them."""
+"""``shadowfuzz kernels``: list and fetch the kernels of Debian's archive."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ examples:
       use it: CONFIG@VERSION is the name of a target
 
   shadowfuzz kernels config > shadowfuzz.config
-      write what a kernel of your own needs: merge it into a .config, or make KCONFIG_ALLCONFIG=shadowfuzz.config
-      allnoconfig
+      write the configuration that a kernel of your own needs: merge it into a .config, or run
+      make KCONFIG_ALLCONFIG=shadowfuzz.config allnoconfig
 
 recording: "own headers": the recording module is built with the kernel's own headers; "borrowed": the archive
 no longer has them; a neighbour's are used, and the layout of KVM's structures is read from the kernel's own BTF.
@@ -41,7 +41,7 @@ exit status: 0 done, 2 bad usage or input, 3 a kernel could not be fetched
 @flag("--offline", help="use the list of the last run; do not access the network")
 @json_flag
 def list_command(args: Args) -> int:
-    """Print the kernels; the archive is asked first."""
+    """Update the list from the archive, and print it."""
     from fuzz.targets.kernels import HEADS, kernel_row, table_lines, table_rows, table_totals
     from harness.vm.cache import Cache, default_root
     from harness.vm.kernels.fetch import load_kernels
@@ -59,7 +59,7 @@ def list_command(args: Args) -> int:
     return ExitStatus.OK
 
 
-@declare("config", "Print the configuration that a kernel of your own needs, each symbol with why.", EPILOG)
+@declare("config", "Print the configuration that a kernel of your own needs, each symbol with its reason.", EPILOG)
 def config_command(_args: Args) -> int:
     """Print the fragment."""
     from harness.vm.kernels.needed_config import fragment
@@ -73,7 +73,7 @@ def config_command(_args: Args) -> int:
 @flag("--all", help="fetch everything that the archive offers")
 @json_flag
 def fetch_command(args: Args) -> int:
-    """Fetch; 3 if one could not be had."""
+    """Fetch kernels; return 3 if one could not be fetched."""
     from fuzz.targets.kernels import fetch_all
     from harness.vm.cache import Cache, default_root
     from harness.vm.kernels.fetch import find_kernel, load_kernels
@@ -90,7 +90,7 @@ def fetch_command(args: Args) -> int:
         fetched = [kernel.version for kernel in wanted if kernel.version not in failed]
         print_json("kernels fetch", {"fetched": fetched, "failed": failed})
     else:
-        print(f"{len(wanted) - len(failed)} kernels are here")
+        print(f"{len(wanted) - len(failed)} kernels are in the cache")
         for why in failed.values():
             print(why)
     return ExitStatus.FAILED if failed else ExitStatus.OK

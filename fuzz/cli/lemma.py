@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz lemma``: level against level of the model, without any VM."""
+"""``shadowfuzz lemma``: compare levels of the model with each other, without a VM."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ or input, 3 a stored cluster is not reproduced, the campaign missed a required o
 @json_flag
 @flag("--no-logs", help="lock logs do not count as a difference")
 @out_file("--coq", "write the counterexamples as Coq text")
-@flag("--store", help="write what was found to corpus/lemmas, too")
+@flag("--store", help="write the found clusters to corpus/lemmas, too")
 @flag(
     "--expect-stored",
-    help="list stored clusters that the run missed and found ones that are not stored; fail if there are any",
+    help="list stored clusters that the run missed and new ones that are not stored; fail if there are any",
 )
 @flag("--stored", help="instead of a campaign: run the stored clusters")
 @flag("--prove", help="instead of a campaign: run the levels symbolically")
 @flag(
     "--answer",
-    help="instead of a campaign: say why each claim is false, and prove it under the weakest hypothesis",
+    help="instead of a campaign: report why each claim is false, and prove it under the weakest hypothesis",
 )
 @flag(
     "--changes",
-    help="instead of a campaign: prove each claim with the proposed changes made, without a hypothesis",
+    help="instead of a campaign: prove each claim with the proposed changes applied, without a hypothesis",
 )
 @number("--mutants", None, "instead of a campaign: check N mutants of the model (0: all)", 0)
 @number("--stability", None, "instead of a campaign: minimise N starts of every goal")
-@flag("--paths", help="instead of a campaign: collect and write one state a path of each level")
-@flag("--page", help="instead of a campaign: write docs/lemmas.md from what is stored")
+@flag("--paths", help="instead of a campaign: collect and write one state for each path of each level")
+@flag("--page", help="instead of a campaign: write docs/lemmas.md from the stored clusters")
 def command(args: Args) -> int:
-    """Do what is asked; errors are raised for the caller to show."""
+    """Run the selected mode; raise errors for the caller to show."""
     from fuzz.campaign import lemma_run as runs
     from harness.lemma.compare_levels import questions
 
@@ -104,7 +104,7 @@ def command(args: Args) -> int:
 
 
 def _ask(args: Args, plan: LemmaPlan) -> int:
-    """Search, take what is stored, or prove, pair by pair; print each as it comes."""
+    """Search, read stored clusters, or prove, for each pair; print each result."""
     from fuzz.campaign import lemma_run as runs
     from fuzz.campaign.lemma_campaign import Campaign
     from harness.lemma.answers import ANSWER_PAIRS
@@ -143,7 +143,7 @@ def _ask(args: Args, plan: LemmaPlan) -> int:
             with args.coq.open("a" if number_ else "w") as out:
                 out.write(export(clusters))
     if args.json:
-        print_json("lemma", runs.joined(results))
+        print_json("lemma", runs.combine_reports(results))
     if failed:
         return ExitStatus.FAILED
     return ExitStatus.DIVERGENCE if unlisted else ExitStatus.OK
@@ -154,4 +154,4 @@ def _print(line: str) -> None:
 
 
 def _quiet(line: str) -> None:
-    """Print nothing."""
+    """Ignore a line of progress."""

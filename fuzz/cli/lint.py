@@ -14,29 +14,31 @@ from harness.exit_status import ExitStatus
 EPILOG = """\
 examples:
   shadowfuzz lint found.scn
-      say what does not parse, and what is legal and probably not meant: a host step after an instruction that does not
-      trap (it waits for the next exit), a register that is set twice before the guest runs, a `complete` without a load
+      report what does not parse, and what is legal but probably not intended: a host step after an instruction that
+      does not trap (it waits for the next exit), a register that is set twice before the guest runs, a `complete`
+      without a load
   shadowfuzz lint corpus/seeds --json > lint.json
       check a directory; print one JSON object
   shadowfuzz lint --strict mine/*.scn
       for a commit hook: a warning is an error, too
 
-All files are checked; each line of the output is FILE:LINE: what is wrong.  docs/scenarios.md has the language.
+All files are checked; each line of the output is FILE:LINE: and an error or a warning.  docs/scenarios.md
+has the language.
 
-exit status: 0 every file is a scenario (with --strict: without a warning), 2 one is none, or cannot be read
+exit status: 0 every file is a scenario (with --strict: without a warning), 2 a file is no scenario, or cannot be read
 """
 
 
 @declare(
     "lint",
-    "Check scenario files: whether they parse, and what in them is probably not meant.  No VM is needed.",
+    "Check scenario files: report errors, and what is probably not intended.  No VM is needed.",
     EPILOG,
 )
 @paths()
 @flag("--strict", help="exit status 2 for warnings, too")
 @json_flag
 def command(args: Args) -> int:
-    """Check and print; a file that is no scenario is printed, and so are those after it."""
+    """Check all files and print their errors and warnings."""
     from fuzz.corpus.files import find_scenarios
     from harness.report.terminal import many
 
@@ -55,7 +57,7 @@ def command(args: Args) -> int:
 
 
 def _rows(path: Path) -> Iterator[dict[str, object]]:
-    """Yield what is wrong in a file, as rows of the JSON output."""
+    """Yield the errors and warnings of a file, as rows of the JSON output."""
     from harness.errors import InputError
     from harness.scenario.lint import warnings_of
     from harness.scenario.scenario import load_text, parse

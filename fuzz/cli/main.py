@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``shadowfuzz`` command: the one place where an error becomes a line on stderr and an exit status.
+"""The ``shadowfuzz`` command: convert every error to a line on stderr and an exit status.
 
-Nothing but the standard library is imported before an interrupt can be answered.
+Only the standard library is imported before interrupts are handled.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 MAX_LINE = 800
 BISECT: Mapping[int, int] = {ExitStatus.USAGE: ExitStatus.BAD_COMMAND, ExitStatus.FAILED: ExitStatus.NOT_TESTED}
-"""With ``replay --bisect``, what git-bisect(1) understands: it takes 2 and 3 for bad commits."""
+"""Exit statuses with ``replay --bisect``: git-bisect(1) treats 2 and 3 as a bad commit."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status; nothing is raised."""
+    """Run the command and return its exit status; no exception is raised."""
     words = sys.argv[1:] if argv is None else argv
     try:
         _answer_interrupts()
         status = _main(words)
     except KeyboardInterrupt:
         status = _fail("interrupted", ExitStatus.INTERRUPTED)
-    # Not from the parsed options: there are none if they are wrong, which must not make a commit bad.
+    # Search the arguments themselves: wrong options cannot be parsed, and must not make a commit bad.
     return BISECT.get(status, status) if "--bisect" in words else status
 
 
 def run(argv: Sequence[str], execute: Callable[[Run, Args], Any] | None = None) -> Any:
-    """Run the command and return what it does: its exit status; all errors are raised.
+    """Run the command and return its exit status; raise all errors.
 
-    ``execute``, if given, is called in place of the command, with it and the values of its options.
+    ``execute``, if given, is called instead of the command's function, with that function and the values of its
+    options.
     """
     from click.exceptions import Exit
 
@@ -53,27 +54,27 @@ def run(argv: Sequence[str], execute: Callable[[Run, Args], Any] | None = None) 
 
 
 def parsed(argv: Sequence[str]) -> Any:
-    """Return the values of a command's options and arguments, as the command gets them, and do not run it."""
+    """Return the values of a command's options and arguments, without running it."""
     return run(argv, lambda _, args: args)
 
 
 def one_line(text: str) -> str:
-    """Return text as one line that a terminal can be shown: control characters escaped, at most 800 characters."""
+    """Return a text as one line for a terminal: control characters escaped, at most 800 characters."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 4]}[...]{line[-3 * MAX_LINE // 4 :]}"
 
 
 def _answer_interrupts() -> None:
-    """Let the interrupts come that tools/launcher.py keeps waiting.  KeyboardInterrupt: there is one."""
+    """Unblock the interrupts that tools/launcher.py blocked.  KeyboardInterrupt: one is pending."""
     import signal
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _execute(run: Run, args: Args) -> int:
-    from fuzz.cli.options import settle_targets
+    from fuzz.cli.options import resolve_targets
 
-    settle_targets(args)
+    resolve_targets(args)
     return run(args)
 
 
@@ -85,10 +86,10 @@ def _main(argv: Sequence[str]) -> int:
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no valid UTF-8
     try:
         status = _complete() if "_SHADOWFUZZ_COMPLETE" in os.environ else run(argv)
-        sys.stdout.flush()  # here, where a full disk can still be reported
+        sys.stdout.flush()  # flush here, so that a full disk is reported
     except BrokenPipeError:
         _drop_stdout()
         return ExitStatus.BROKEN_PIPE
@@ -108,9 +109,9 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _replace_closed_streams() -> None:
-    """Make of a closed standard output one whose reader is gone, and of a closed standard error one that is not read.
+    """Replace a closed standard output by a pipe without a reader, and a closed standard error by /dev/null.
 
-    Without that a file that is opened later gets the number of one of them, and is written to.
+    Otherwise a file that is opened later gets descriptor 1 or 2, and output is written to it.
     """
     if sys.stdout is None:
         reader, writer = os.pipe()
@@ -123,7 +124,7 @@ def _replace_closed_streams() -> None:
 
 
 def _complete() -> int:
-    """Answer a shell that asks what could come next."""
+    """Answer a shell's request for completions."""
     from click.shell_completion import shell_complete
 
     from fuzz.cli.tree import ROOT
@@ -160,17 +161,17 @@ def _fail_internally(error: Exception, *, verbose: bool) -> int:
 
 def _fail(message: str, status: int, tail: str = "") -> int:
     if "shadowfuzz " in message:
-        from fuzz.cli.output import as_called
+        from fuzz.cli.output import with_program_name
 
-        message = as_called(message)
+        message = with_program_name(message)
     lines = [f"shadowfuzz: {one_line(message)}", *(f"    {one_line(line)}" for line in tail.splitlines())]
-    with contextlib.suppress(OSError):  # else the error cannot be shown
+    with contextlib.suppress(OSError):  # if stderr cannot be written, the error cannot be shown
         print("\n".join(lines), file=sys.stderr, flush=True)
     return status
 
 
 def _drop_stdout() -> None:
-    """Let nothing more be written: what is buffered would fail again at exit, with a traceback."""
+    """Discard buffered output: writing it at exit would fail again, with a traceback."""
     with contextlib.suppress(OSError, ValueError):  # not a file (a test's stand-in), or closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz kernels matrix``: run scenarios on many targets, one verdict per cell."""
+"""``shadowfuzz kernels matrix``: run scenarios on many targets, with one verdict per cell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ examples:
   shadowfuzz kernels matrix corpus/regressions --target 'kvm-nvhe@6.12.*' --target 'kvm-nvhe@7.*'
       every kernel of two series
   shadowfuzz kernels matrix corpus/seeds corpus/regressions --target 'kvm-*@*' --missing --html matrix.html
-      only cells that were not run yet; everything as a page
+      run only cells without a result; write all cells as a page
   shadowfuzz kernels matrix corpus/seeds corpus/regressions --target 'kvm-*%qemu-*%*' --deterministic
       every installed version of QEMU (`shadowfuzz setup --emulators`) with every CPU model
   shadowfuzz kernels matrix corpus/regressions --target 'kvm-nvhe@6.12.*' --tree ~/linux
@@ -53,14 +53,14 @@ exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target wa
 )
 @tree
 @flag("--missing", help="run only cells that have no result yet")
-@number("--repeat", 1, "runs a cell", most=100)
+@number("--repeat", 1, "runs per cell", most=100)
 @deterministic
 @file("--results", "where results are kept (default: in the cache)")
 @json_flag
 @out_file("--html", "write one self-contained HTML file")
 @flag("--markdown", help="print a Markdown page and nothing else")
 def command(args: Args) -> int:
-    """Run what is to be run, keep it, print the table."""
+    """Run the cells, store the results, print the table."""
     from fuzz.triage.matrix import CANNOT, DIVERGES, LOST
     from fuzz.triage.matrix_run import run_matrix
 
@@ -82,9 +82,9 @@ def command(args: Args) -> int:
 
 
 def plan_of(args: Args) -> MatrixPlan:
-    """Return what the options say is to be run."""
+    """Return the plan that the options describe."""
     from fuzz.triage.matrix_run import MatrixPlan
 
-    trees = tuple(args.target) if args.tree else ()  # of --tree
+    trees = tuple(args.target) if args.tree else ()  # the names that --tree applies to
     patterns = (*(args.targets or ([] if trees else [f"{DEFAULT_TARGET}@*"])), *trees)
     return MatrixPlan(*(tuple(args.paths), patterns, args.repeat, args.missing, args.deterministic, args.results))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz minimise``: the simplest scenario that shows the same divergence."""
+"""``shadowfuzz minimise``: find the simplest scenario that shows the same divergence."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ examples:
   shadowfuzz minimise found.scn --signature host.pc/RESET -o least.scn
       keep another of its divergences; `shadowfuzz replay` prints the signatures
 
-Every try runs on the real target in a fresh KVM VM, a success twice.  Simpler means, in this order: fewer steps, fewer
-initial registers, simpler steps, simpler numbers, lower register names (harness/scenario/simplify.py).  The result is
-a fixed point: no pass makes it simpler.  It is run once more in a fresh QEMU.
+Every try runs on the real target in a fresh KVM VM; a success is run twice.  Simpler means, in this order: fewer steps,
+fewer initial registers, simpler steps, simpler numbers, lower register names (harness/scenario/simplify.py).  The
+result is a fixed point: no pass makes it simpler.  It is run once more in a fresh QEMU.
 
-exit status: 0 done, 2 bad usage or nothing to minimise, 3 the target was lost, or the result did not come back in a
-fresh QEMU
+exit status: 0 done, 2 bad usage or nothing to minimise, 3 the target was lost, or the result was not reproduced in
+a fresh QEMU
 """
 
 
-@declare("minimise", "Simplify a scenario as long as it shows the same divergence on the real target.", EPILOG)
-@finding("what to keep (default: the first of the trace)")
+@declare("minimise", "Simplify a scenario while it shows the same divergence on the real target.", EPILOG)
+@finding("the divergence to keep (default: the first of the trace)")
 @option(
     "-o",
     "--out",
@@ -42,7 +42,7 @@ fresh QEMU
 )
 @json_flag
 def command(args: Args) -> int:
-    """Minimise and print; errors are raised for the caller to show."""
+    """Minimise and print; raise errors for the caller to show."""
     from fuzz.triage.minimise import minimise
     from harness.scenario.scenario import format_scenario
 
@@ -58,5 +58,5 @@ def command(args: Args) -> int:
     before, after = (f"{len(s.steps)} steps, {len(s.registers)} registers" for s in (scenario, least.scenario))
     seconds = time.monotonic() - start
     _say(f"{before} -> {after}; {least.tries} tries, {seconds:.1f} s")
-    _say("came back in a fresh QEMU" if least.confirmed else "did NOT come back in a fresh QEMU")
+    _say("reproduced in a fresh QEMU" if least.confirmed else "NOT reproduced in a fresh QEMU")
     return ExitStatus.OK if least.confirmed else ExitStatus.FAILED

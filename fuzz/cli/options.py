@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options and arguments that several commands share, declared once: what to run, where, how often.
+"""The options and arguments that several commands share: scenarios, targets, numbers, output files.
 
 Each is a decorator, or a function that returns one, for a function below :func:`fuzz.cli.declare.declare`.
 """
@@ -22,7 +22,7 @@ MAX_SEED = (1 << 32) - 1
 MAX_SECONDS = 10 * 365 * 86400.0
 TARGET_HELP = "CONFIG, CONFIG@KERNEL, CONFIG@DIR, a kernel build directory or a .toml file"
 SEVERAL = (("target", "all_targets"),)
-"""What excludes each other where there may be several targets."""
+"""Groups of exclusive options of commands that accept several targets."""
 
 
 class Whole(click.ParamType[int]):
@@ -34,7 +34,7 @@ class Whole(click.ParamType[int]):
         self.least, self.most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse; a default is a number already."""
+        """Parse a text; a default is a number already."""
         if isinstance(value, int):
             return value
         digits = str(value)
@@ -49,12 +49,12 @@ class Whole(click.ParamType[int]):
 
 
 class Seconds(click.ParamType[float]):
-    """How long a campaign may take: a number of seconds, at least one."""
+    """The duration of a campaign: a number of seconds, at least one."""
 
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse; a default is a number already."""
+        """Parse a text; a default is a number already."""
         try:
             found = float(value)
         except ValueError:
@@ -65,7 +65,7 @@ class Seconds(click.ParamType[float]):
 
 
 def chain(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """Return the decorator that applies several, so that help lists them in their order."""
+    """Return a decorator that applies several, in the order in which the help lists them."""
 
     def decorate(function: Any) -> Any:
         for decorator in reversed(decorators):
@@ -78,28 +78,28 @@ def chain(*decorators: Decorator[Any]) -> Decorator[Any]:
 def number(
     name: str, default: int | None, what: str, least: int = 1, most: int = 86400, *, unit: str = "N"
 ) -> Decorator[Any]:
-    """An option with a whole number from ``least`` to ``most``; ``what``, and the default, is its help."""
+    """Return an option with a whole number from ``least`` to ``most``; its help is ``what`` and the default."""
     shown = what if default is None else f"{what} (default: {default})"
     return option(name, type=Whole(least, most), default=default, metavar=unit, help=shown)
 
 
 def seconds(what: str) -> Decorator[Any]:
-    """``--seconds`` of a campaign, a minute by default."""
+    """Return ``--seconds`` of a campaign, a minute by default."""
     return option("--seconds", type=Seconds(), default=60.0, metavar="N", help=f"{what} (default: 60)")
 
 
 def file(name: str, what: str, *, metavar: str = "FILE", dest: str = "", **how: Any) -> Decorator[Any]:
-    """An option that names a file or directory; ``dest`` is its attribute, if not that of its name."""
+    """Return an option that names a file or directory; ``dest`` is its attribute, if it differs from the name."""
     return option(name, *([dest] if dest else []), type=PATH, metavar=metavar, help=what, **how)
 
 
 def out_file(name: str, what: str, **how: Any) -> Decorator[Any]:
-    """An option that names a file to write; that it can be written is checked before the command begins."""
+    """Return an option that names a file to write; before the command begins, it is checked that it can be written."""
     return file(name, what, check=check_file, **how)
 
 
 def out_directory(name: str, what: str, **how: Any) -> Decorator[Any]:
-    """An option that names a directory to write to, likewise."""
+    """Return an option that names a directory to write to; before the command begins, it is checked likewise."""
     return file(name, what, metavar="DIR", check=check_directory, **how)
 
 
@@ -137,9 +137,9 @@ targets = chain(
 """``--target`` for any number of targets, ``--all-targets`` and ``--tree``; commands are ``exclusive=SEVERAL``."""
 kernel = file("--kernel", "boot this arm64 Image of the target's release", metavar="IMAGE")
 subject = chain(target, kernel, level)
-"""What is tested: one target, its kernel, the model's level."""
+"""The options of one target, its kernel, and the model's level."""
 subjects = chain(targets, kernel, level)
-"""What is tested: targets, their kernel, the model's level."""
+"""The options of targets, their kernel, and the model's level."""
 store = option(
     "--store",
     check=_check_store,
@@ -154,13 +154,11 @@ def _campaign(*aliases: str) -> Decorator[Any]:
 
 
 campaign = _campaign("--out")
-"""The campaign that is read or changed, ``--campaign`` (in version 0.1 ``--out``) and ``--store``."""
+"""The options of the campaign that is read or changed: ``--campaign`` (in version 0.1 ``--out``) and ``--store``."""
 campaign_beside_out = _campaign()
-"""Likewise, where ``--out`` is what is written."""
-against = option(
-    "--against", metavar="NAME", help="also run every scenario on this target, and compare the two records"
-)
-"""The second target of a comparison."""
+"""The same for commands whose ``--out`` is the output."""
+against = option("--against", metavar="NAME", help="also run every scenario on this target, and compare the two traces")
+"""The option of the second target of a comparison."""
 cold = flag("--cold", help="boot each machine in full, not as a clone of a saved one")
 deterministic = flag(
     "--deterministic", help="use machines whose time is the number of instructions: two runs record the same bytes"
@@ -171,18 +169,18 @@ hyp_copy = click.option(
     help="in protected mode, also compare pKVM's own copy of the vCPU, relations flush, sync and save.reveal "
     "(default: where the target has one)",
 )
-"""None: neither was given."""
+"""Its value is None if neither form was given."""
 json_flag = flag("--json", "json", help="print one JSON object and nothing else")
 
 
 def paths(*, optional: bool = False) -> Decorator[Any]:
-    """The scenarios, ``paths``; where they are ``optional``, none are the project's own."""
+    """Return the argument ``paths``, the scenarios; if ``optional``, its default is the project's scenarios."""
     what = "scenarios, or directories of them" + " (default: the project's)" * optional
     return click.argument("paths", nargs=-1, required=not optional, type=PATH, metavar="FILE|DIR...", help=what)
 
 
 def finding(signature: str) -> Decorator[Any]:
-    """One scenario, what it is run on, and ``--signature``, whose help is given."""
+    """Return the options of one scenario, its target, and ``--signature`` with the help ``signature``."""
     return chain(
         click.argument("file", type=PATH, metavar="FILE", help="a scenario with an unexplained divergence"),
         *(subject, against, cold, deterministic, hyp_copy),
@@ -190,8 +188,8 @@ def finding(signature: str) -> Decorator[Any]:
     )
 
 
-def settle_targets(args: Args) -> None:
-    """Put into ``args.target`` what ``--tree`` and the default make of it.
+def resolve_targets(args: Args) -> None:
+    """Resolve ``--tree`` and the default target in ``args.target``.
 
     InputError, SetupError: it cannot be used as a kernel build directory.
     """
@@ -199,7 +197,7 @@ def settle_targets(args: Args) -> None:
     if "tree" not in given:
         return
     if args.tree is not None and given.get("all_targets"):
-        raise InputError("--tree", None, "with --all-targets; name the targets that it is to be run as")
+        raise InputError("--tree", None, "cannot be combined with --all-targets; name the targets instead")
     named = given.get("target", ())
     if not isinstance(named, tuple):
         args.target = (named or DEFAULT_TARGET) if args.tree is None else name_on_tree(args.tree, named)
@@ -208,7 +206,7 @@ def settle_targets(args: Args) -> None:
 
 
 def targets_of(args: Args) -> TargetOptions:
-    """Return what a command's options say of its targets; an option that the command does not have is off."""
+    """Return the options of a command's targets; an option that the command does not have is off."""
     given = vars(args)
     return TargetOptions(
         *(args.target, args.level, args.kernel, given.get("against")),

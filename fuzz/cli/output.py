@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands write to the terminal."""
+"""Print text, tables and JSON for commands."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
 )
 """The version of each command's JSON output; docs/formats.md lists the keys.
 
-A key that is there keeps its meaning within a version; new ones may come.
+A key keeps its meaning within a version; keys may be added.
 """
 
 
@@ -68,7 +68,7 @@ def style_of(stream: TextIO, environ: Mapping[str, str]) -> Style:
 
 
 def program() -> str:
-    """Return how this program is called from here: its name if the path has it, else where it is."""
+    """Return the name for calling this program: its name if PATH has it, else its path."""
     called = Path(sys.argv[0])
     if called.resolve().name != NAME:
         return NAME  # a test, or Python with the module's name
@@ -81,10 +81,10 @@ def program() -> str:
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
-def as_called(text: str) -> str:
-    """Return a text whose commands can be entered here as they stand, however this one was called.
+def with_program_name(text: str) -> str:
+    """Replace ``shadowfuzz`` in the commands of a text by the name for calling this program.
 
-    Rooms below write ``shadowfuzz COMMAND``; a reader who has no such command on the path gets what does the same.
+    Other rooms write ``shadowfuzz COMMAND``; so the commands also work if PATH does not have ``shadowfuzz``.
     """
     name = program()
     if name == NAME:
@@ -96,7 +96,7 @@ def as_called(text: str) -> str:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, red: Callable[[Sequence[str]], bool]) -> None:
-    """Print a table that fits into the terminal; ``red`` says which rows are.  For terminals: pipes get plain lines."""
+    """Print a table that fits the terminal; ``red`` selects the red rows.  Pipes get plain lines instead."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -120,9 +120,9 @@ def print_json(name: str, document: Mapping[str, Any]) -> None:
 
 
 def announce_page(path: Path, size: int, *, show: bool) -> None:
-    """Report on stderr that a page was written; ``show``: open it in the browser, too."""
+    """Report on stderr that a page was written; with ``show``, open it in the browser, too."""
     print(f"report: {path}, {size // 1024} KiB", file=sys.stderr)
     if show:
-        import webbrowser  # it is slow
+        import webbrowser  # its import is slow
 
         webbrowser.open(path.absolute().as_uri())

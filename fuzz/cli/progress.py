@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress on stderr, which no command's result is on: lines, and a bar where a person waits and sees nothing else."""
+"""Show progress on stderr: lines, and a bar for commands without other output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contextlib import contextmanager
 import click
 
 from fuzz.cli.declare import QUIET
-from fuzz.cli.output import as_called
+from fuzz.cli.output import with_program_name
 
 _COUNT = re.compile(r"(\d+) of (\d+)\b")
-"""How a line begins that says how far its work is."""
+"""The beginning of a line of progress: number done, total."""
 
 
 def say(line: str) -> None:
-    """Show a line, unless ``--quiet`` was given."""
+    """Print a line, unless ``--quiet`` was given."""
     if not is_quiet():
-        print(as_called(line), file=sys.stderr, flush=True)
+        print(with_program_name(line), file=sys.stderr, flush=True)
 
 
 def is_quiet() -> bool:
@@ -32,14 +32,14 @@ def is_quiet() -> bool:
 
 
 def progress_printer(who: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
-    """Return a function that shows lines after a command's name; a line ``N of M ...`` gets the time that is left."""
+    """Return a function that prints lines after ``who``; a line ``N of M ...`` gets the remaining time."""
     began: list[tuple[int, float]] = []
 
     def show(line: str) -> None:
         if found := _COUNT.match(line):
             number, total = int(found[1]), int(found[2])
             if not began or number <= began[-1][0]:
-                began[:] = [(number, clock())]  # the first of its kind: nothing can be said yet
+                began[:] = [(number, clock())]  # the first line of its kind: no rate is known yet
             elif total > number:
                 first, start = began[0]
                 left = (clock() - start) / (number - first) * (total - number)
@@ -55,9 +55,9 @@ def _minutes(seconds: float) -> str:
 
 @contextmanager
 def bar(who: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of ``total`` parts of a work; ``shown``: nothing else says how far it is.
+    """Yield a function to call after each of ``total`` parts; with ``shown``, a bar shows the progress.
 
-    The bar is for terminals, fits into 80 columns, and shows how many are done, of how many, and the time that is left.
+    The bar is shown on terminals only, fits 80 columns, and has the number of parts done, the total, and the time left.
     """
     hidden = is_quiet() or not shown or not sys.stderr.isatty()
     room = max(10, min(shutil.get_terminal_size().columns, 80) - 50)

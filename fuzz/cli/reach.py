@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz corpus reach``: which steps, exits and relations a corpus exercises on each target, and which never."""
+"""``shadowfuzz corpus reach``: count the steps, exits and relations that a corpus exercises on each target."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _say = progress_printer("reach")
 DESCRIPTION = """\
 Run scenarios and mutants of them.  Show for every step of a scenario which exits it had and which relations compared
 the result (steps x exit classes x relations x targets).  The exits that a step can have are rows of
-harness/coverage/reachable_exits.py.  An exit that never occurred is listed with its reason, and so is one that occurred
-and was never fully compared.  The same runs are counted by rules of the host's contract
+harness/coverage/reachable_exits.py.  An exit that never occurred is listed with its reason, and so is one that
+occurred and was never fully compared.  The same runs are counted by rules of the host's contract
 (harness/relations/contract_rules.py), of the given scenarios only, not of their mutants.
 """
 EPILOG = """\
@@ -43,7 +43,7 @@ or something is missing here
 @declare("reach", DESCRIPTION, EPILOG, exclusive=(("target", "all_targets", "show"),))
 @paths(optional=True)
 @targets
-@file("--show", "run nothing: show what --keep wrote")
+@file("--show", "show the counts that --keep wrote, without running anything")
 @level
 @number("--mutants", 300, "mutants of the scenarios", 0, 999_999_999)
 @number("--seed", 1, "of the mutants' random numbers", 0, MAX_SEED)
@@ -52,10 +52,10 @@ or something is missing here
 @out_file("--contract", "write the contract's rules by targets, too, as Markdown")
 @json_flag
 def command(args: Args) -> int:
-    """Measure and show; errors are raised for the caller to show."""
+    """Measure and show; raise errors for the caller to show."""
     from fuzz.corpus.exercise_counts import counts_text, measure_targets, read_counts
     from harness.report.contract_page import Exercised, contract_page, contract_text
-    from harness.report.step_coverage import Reach, page, text, unsaid
+    from harness.report.step_coverage import Reach, page, text, without_reason
 
     document = read_counts(args.show) if args.show is not None else measure_targets(_plan(args), _say)
     reach = Reach.from_json(document)
@@ -71,7 +71,7 @@ def command(args: Args) -> int:
         print(f"{text(reach)}\n\n{contract_text(rules)}")
     if any(one["lost"] for one in document["targets"].values()):
         return ExitStatus.FAILED
-    return ExitStatus.FAILED if unsaid(reach) or any(rules.unsaid()) else ExitStatus.OK
+    return ExitStatus.FAILED if without_reason(reach) or any(rules.without_reason()) else ExitStatus.OK
 
 
 def _plan(args: Args) -> ExercisePlan:
@@ -79,5 +79,5 @@ def _plan(args: Args) -> ExercisePlan:
 
     targets = list_configs() if args.all_targets else tuple(dict.fromkeys(args.target or [DEFAULT_TARGET]))
     for name in targets:
-        load_config(name)  # a wrong one costs nothing
+        load_config(name)  # check all names before the first run
     return ExercisePlan(tuple(args.paths or SEEDS), targets, args.level, args.mutants, args.seed)

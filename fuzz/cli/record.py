@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz recording record``: every world switch of a program that uses /dev/kvm, to a file."""
+"""``shadowfuzz recording record``: record every world switch of a program that uses /dev/kvm in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ examples:
 
 The program's output goes to stderr.  docs/recording.md has the file format.
 
-Ctrl-C stops the recording.  TRACE then holds what was recorded so far, also if the target is lost.
+Ctrl-C stops the recording.  TRACE then has all records so far, also if the target is lost.
 
 exit status: 0 recorded (with any exit status of the program), 2 bad usage or input, 3 something is missing here, the
 target was lost, records were lost, or the Linux guest ended before user space, 130 interrupted
@@ -58,15 +58,15 @@ target was lost, records were lost, or the Linux guest ended before user space, 
 @target
 @kernel
 @number("--smp", 1, "CPUs of the target", most=8)
-@option("--file", multiple=True, metavar="[NAME=]PATH", help="a file that PROGRAM finds in its directory")
-@number("--seconds", 300, "stop recording then")
+@option("--file", multiple=True, metavar="[NAME=]PATH", help="a file to put into PROGRAM's directory")
+@number("--seconds", 300, "stop recording after this time")
 @number("--ring", RING_MIB, "room for records", most=256, unit="MIB")
 @number("--cpus", 1, "of the Linux guest", most=8)
 @number("--memory", GUEST_MIB, "of the Linux guest", 64, 256, unit="MIB")
 @option("--words", type=str, default=GUEST_WORDS, metavar="TEXT", help=f"its command line ({GUEST_WORDS!r})")
 @json_flag
 def command(args: Args) -> int:
-    """Record and print how it went; errors are raised for the caller to show."""
+    """Record and print the result; raise errors for the caller to show."""
     from fuzz.campaign.parent import until_signal
     from fuzz.targets.record_program import (
         LinuxGuest,

@@ -24,22 +24,23 @@ examples:
   shadowfuzz replay finding.scn --repeat 20 --kernel ./Image
       run it twenty times, each in a fresh VM, on a kernel image of your own
   shadowfuzz replay corpus/seeds/protected_vm.scn --target kvm-7.3-protected
-      also compare what pKVM loads and saves in memory that its host cannot read (--no-hyp-copy: do not)
+      also compare pKVM's own copy of the vCPU, which its host cannot read (--no-hyp-copy: do not)
   shadowfuzz replay finding.scn --deterministic --trace
       print the same trace in every run, interrupts included
   git bisect run sh -c 'make -s Image modules || exit 125; shadowfuzz replay FILE --tree . --signature TEXT --bisect'
       find the commit that introduced a finding; docs/your-kernel.md has the whole command
 
-the table of a divergence: "before" is a register at the exit, "host" what KVM and userspace left there,
-"predicted" what the model says the guest sees next, "observed" what the guest really sees; ^ marks digits that
-differ.  Relation switch has "entry", "expected" and "observed": what went into the guest and what came out.
+the table of a divergence: "before" is a register at the exit, "host" its value after KVM and userspace acted,
+"predicted" the model's value for the guest, "observed" the guest's real value; ^ marks digits that differ.  Relation
+switch has "entry", "expected" and "observed": the value at the entry, and the expected and real values at the exit.
 
 a value that the scenario expects (`expect x3 0x1`) and that was not seen counts as a divergence
 
-an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE shows once
-a boot
+an alarm is a problem that the target's own kernel reported in its log while the scenario ran; a WARN_ONCE is reported
+once per boot
 
-with --bisect and no --signature, bad is what no kept finding (corpus/regressions) of the target is like
+with --bisect and no --signature, a divergence or alarm that is like no kept finding (corpus/regressions) of the target
+makes a commit bad
 
 exit status: 0 nothing unexplained, 1 an unexplained divergence, an expected value that was not seen or an alarm, 2 bad
 usage or input, 3 a target was lost
@@ -57,7 +58,7 @@ usage or input, 3 a target was lost
 @deterministic
 @hyp_copy
 @number("--repeat", 1, "run each scenario N times", most=999_999)
-@option("--signature", metavar="TEXT", help="status 1 only if a run shows this one, as the summary writes it; * is any")
+@option("--signature", metavar="TEXT", help="status 1 only if a run shows this one, as in the summary; * is any")
 @flag(
     "--bisect", help="the statuses of `git bisect run`: 0 good, 1 bad, 125 not determined, 128 a mistake in the command"
 )
@@ -66,14 +67,14 @@ usage or input, 3 a target was lost
     "-v",
     "--verbose",
     aliases=("--known",),
-    help="show known divergences too, each with its reason, and what was not compared",
+    help="also show known divergences, each with its reason, and what was not compared",
 )
 @flag("--trace", help="print each recorded event, with what changed")
 @json_flag
 def command(args: Args) -> int:
-    """Plan, run, print; errors are raised for the caller to show, a lost target becomes status 3."""
+    """Plan, run, print; raise errors for the caller to show; return 3 for a lost target."""
     from fuzz.cli.replay_output import ReplayCount, ReplayText
-    from fuzz.triage.bisect_verdict import CANNOT_TELL, check_signature, judge
+    from fuzz.triage.bisect_verdict import UNDETERMINED, check_signature, commit_verdict
     from fuzz.triage.replay import make_plan, replay
     from harness.findings.regressions import load_regressions
     from harness.report import terminal
@@ -98,7 +99,7 @@ def command(args: Args) -> int:
         print("\n" + terminal.summary(results, args.level, output.style, known=args.verbose))
     if not args.bisect and wanted is None:
         return exit_status(results)
-    found = judge(results, wanted, load_regressions(KEPT))
+    found = commit_verdict(results, wanted, load_regressions(KEPT))
     if not args.json:
         print(found.text)
-    return found.status if args.bisect or found.status != CANNOT_TELL else ExitStatus.FAILED
+    return found.status if args.bisect or found.status != UNDETERMINED else ExitStatus.FAILED

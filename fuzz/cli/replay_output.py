@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``shadowfuzz replay`` prints while it runs."""
+"""Print the results of ``shadowfuzz replay`` while it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.vm.build.prepare import PreparedTarget
 
 
 class ReplayCount(ReplayListener):
-    """Counts the runs that are done."""
+    """Counts finished runs."""
 
     def __init__(self, done: Callable[[], None]) -> None:
         self._done = done
@@ -27,7 +27,7 @@ class ReplayCount(ReplayListener):
 
 
 class ReplayText(ReplayCount):
-    """Prints what happens as it happens."""
+    """Prints each target and each run when it is done."""
 
     def __init__(self, stream: TextIO, style: Style, args: Args, done: Callable[[], None]) -> None:
         super().__init__(done)
@@ -46,7 +46,7 @@ class ReplayText(ReplayCount):
         self._print(terminal.header_line(self.style))
 
     def job_done(self, target: str, item: Ran | Lost) -> None:
-        """Print a run's line, and what differs below it."""
+        """Print a run's line, and its differences below it."""
         super().job_done(target, item)
         if isinstance(item, Lost):
             self._print(terminal.lost_line(target, item, self.style))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz report`` and ``shadowfuzz report serve``: everything on one page, as a file or live on this machine."""
+"""``shadowfuzz report`` and ``shadowfuzz report serve``: write the findings as one HTML page, or serve it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ exit status: 0 written, 2 bad usage or input, 3 it could not be written
 SERVE = """\
 example:
   shadowfuzz report serve --campaign out/campaign --port 8642
-      the same page at http://127.0.0.1:8642/, kept up to date, and the same as JSON at /api/v1 (docs/formats.md); for
-      this machine only
+      serve the same page at http://127.0.0.1:8642/, kept up to date, and its data as JSON at /api/v1 (docs/formats.md);
+      for this machine only
 
 exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 """
@@ -35,7 +35,7 @@ exit status: 2 bad usage or input, or the port is taken, 130 ended with Ctrl-C
 @campaign_beside_out
 @json_flag
 def write(args: Args) -> int:
-    """Write the report; errors are raised for the caller to show."""
+    """Write the report; raise errors for the caller to show."""
     from fuzz.store.kept_findings import open_database
     from fuzz.triage.report_page import write_report
 
@@ -47,7 +47,7 @@ def write(args: Args) -> int:
 
 
 @declare("serve", "Serve the page of `shadowfuzz report` to this machine's browser, until Ctrl-C.", SERVE)
-@number("--port", 8642, "0: any that is free", 0, 65535)
+@number("--port", 8642, "0: any free port", 0, 65535)
 @campaign_beside_out
 def serve(args: Args) -> int:
     """Serve until interrupted."""

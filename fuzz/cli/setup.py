@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz setup`` and ``shadowfuzz doctor``: get what a target needs, and say what is there."""
+"""``shadowfuzz setup`` and ``shadowfuzz doctor``: prepare targets, and report what is installed and missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 from fuzz.cli.declare import Args, declare, flag, option
 from fuzz.cli.options import SEVERAL, file, json_flag, tree
-from fuzz.cli.output import as_called, print_json, print_table
+from fuzz.cli.output import print_json, print_table, with_program_name
 from fuzz.cli.progress import progress_printer
 from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET, list_configs, load_config
@@ -22,14 +22,14 @@ examples:
   shadowfuzz setup --target kvm-nvhe@7.3 kvm-vhe%qemu-10.0
       another kernel, another QEMU
 
-What is fetched and built is kept in ~/.cache/shadowfuzz (XDG_CACHE_HOME says where else).
+Fetched and built files are kept in ~/.cache/shadowfuzz (or below $XDG_CACHE_HOME).
 
 exit status: 0 all targets are ready, 2 bad usage or input, 3 something could not be fetched or built
 """
 DOCTOR = """\
 examples:
   shadowfuzz doctor
-      print a line for each tool, compiler, Python package, target and QEMU, with the command that gets what is missing
+      print a line for each tool, compiler, Python package, target and QEMU, with a command for each missing one
   shadowfuzz doctor --tree ~/linux
       also print each symbol that the configuration of a kernel of your own lacks, and why it is needed
   shadowfuzz doctor --json
@@ -57,17 +57,17 @@ exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 @flag("--emulators", help="also the other QEMU versions of this Debian release (10 MB each)")
 @json_flag
 def setup(args: Args) -> int:
-    """Prepare the targets; errors are raised for the caller to show."""
-    from fuzz.campaign.guidance import choose
+    """Prepare the targets; raise errors for the caller to show."""
+    from fuzz.campaign.guidance import choose_guide
     from fuzz.targets.emulators import fetch_emulators
     from harness.vm.build.prepare import prepare
 
     names = list_configs() if args.all_targets else tuple(args.target or (DEFAULT_TARGET,))
     ready: dict[str, list[dict[str, object]]] = {"targets": [], "emulators": []}
-    for config in [load_config(name) for name in names]:  # every name first: a wrong one costs nothing
+    for config in [load_config(name) for name in names]:  # check all names before the first download
         start = time.monotonic()
         target = prepare(config, progress=_say)
-        choose(None, target, _say)  # says itself if coverage of the hypervisor is not to be had
+        choose_guide(None, target, _say)  # reports if coverage of the hypervisor is unavailable
         took = time.monotonic() - start
         ready["targets"].append(
             {"name": config.name, "package": target.package, "package_version": target.package_version, "seconds": took}
@@ -85,22 +85,22 @@ def setup(args: Args) -> int:
 
 @declare(
     "doctor",
-    "Check what the project needs, here and in the cache; try the compilers.  Nothing is fetched.",
+    "Check the tools, packages and targets that the project needs; try the compilers.  Nothing is fetched.",
     DOCTOR,
 )
-@file("--tree", "also what a kernel build directory lacks", metavar="DIR", dest="doctored")
+@file("--tree", "also check a kernel build directory", metavar="DIR", dest="doctored")
 @json_flag
 def doctor(args: Args) -> int:
-    """Print what is there and what is missing; 0 if nothing is missing, else 3."""
+    """Print what is installed and what is missing; return 0 if nothing is missing, else 3."""
     from fuzz.targets.doctor import DIAGNOSIS_HEADS, diagnose, diagnosis_json, diagnosis_rows, diagnosis_text
 
     found = diagnose(args.doctored)
     if args.json:
         print_json("doctor", diagnosis_json(found))
     elif sys.stdout.isatty():
-        rows = [tuple(map(as_called, row)) for row in diagnosis_rows(found)]
+        rows = [tuple(map(with_program_name, row)) for row in diagnosis_rows(found)]
         print_table(DIAGNOSIS_HEADS, rows, red=lambda row: row[0] == "MISSING")
         print(diagnosis_text(found).splitlines()[-1])
     else:
-        print(as_called(diagnosis_text(found)))
+        print(with_program_name(diagnosis_text(found)))
     return ExitStatus.OK if found.ok else ExitStatus.FAILED

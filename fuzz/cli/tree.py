@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of all commands.  It imports none: each is imported where it is called or its help is shown."""
+"""The table of all commands; a command is imported when it is called or its help is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from fuzz.cli.declare import Args, Group, Row, Run, Table
 
 MAX_WIDTH = 102
-"""Columns of help; two of them stay empty."""
+"""Width of the help in columns; two of them stay empty."""
 DESCRIPTION = "Trace-driven differential fuzzer for real KVM on AArch64, against SeKVM's verified vCPU layer."
 EPILOG = """\
 examples:
@@ -20,7 +20,7 @@ examples:
   shadowfuzz doctor                         report what is installed, what is missing, how to get it
   shadowfuzz fuzz --seconds 60 --jobs 2     search for scenarios in which KVM and the model differ
   shadowfuzz replay corpus/seeds            run scenario files, show each difference side by side
-  shadowfuzz lint FILE                      check a scenario without a VM: what does not parse, what is not meant
+  shadowfuzz lint FILE                      check a scenario without a VM: errors, and what is probably not intended
   shadowfuzz minimise FILE                  write the simplest scenario that shows the same divergence
   shadowfuzz confirm FILE                   measure the reproduction rate, print a verdict
   shadowfuzz triage                         minimise and confirm all findings of a campaign
@@ -49,7 +49,7 @@ COMMANDS = Table(
         ),
         "Search": (
             Row("fuzz", "fuzz.cli.fuzz:command", "search for scenarios in which real KVM and the model differ"),
-            Row("replay", "fuzz.cli.replay:command", "run scenario files on real KVM and show what differs"),
+            Row("replay", "fuzz.cli.replay:command", "run scenario files on real KVM and show the differences"),
             Row("lint", "fuzz.cli.lint:command", "check scenario files without a VM"),
         ),
         "Findings": (
@@ -68,16 +68,20 @@ COMMANDS = Table(
             Row(
                 "ci",
                 "fuzz.cli.ci:command",
-                "what a kernel changes in behaviour: corpus and a short campaign, compared with a base",
+                "show the changes of a kernel: run the corpus and a short campaign, compare with a base",
             ),
         ),
         "Recordings and corpora": (
             Row("recording", "fuzz.cli.tree:RECORDING", "record programs that use /dev/kvm; check, distil recordings"),
-            Row("corpus", "fuzz.cli.tree:CORPUS", "what a corpus reaches, and a smaller one that reaches the same"),
+            Row(
+                "corpus",
+                "fuzz.cli.tree:CORPUS",
+                "measure the coverage of a corpus; minimise it with the same coverage",
+            ),
         ),
         "The model and the tool itself": (
             Row("lemma", "fuzz.cli.lemma:command", "fuzz the model's levels against each other, or prove them equal"),
-            Row("bench", "fuzz.cli.tree:BENCH", "measure exits per second; compare the guides of a campaign"),
+            Row("bench", "fuzz.cli.tree:BENCH", "measure exits per second; compare the modes of guidance"),
         ),
     },
     old=(
@@ -95,11 +99,11 @@ COMMANDS = Table(
         Row("coverage-trial", "fuzz.cli.trial:command", "bench trial"),
     ),
 )
-"""What ``shadowfuzz`` has; ``old`` are the flat names of version 0.1, for one release."""
+"""The commands of ``shadowfuzz``; ``old`` are the names of version 0.1, kept for one release."""
 
 
 def _group(name: str, rows: tuple[Row, ...], about: str, examples: str, default: str = "") -> Group:
-    """A group of commands; ``default`` is the one that is meant if none is named."""
+    """Return a group of commands; ``default`` is the command that runs if none is named."""
     status = f"exit status: that of the command; `shadowfuzz {name} COMMAND --help` has it"
     table = Table({"Commands": rows}, default=default)
     return Group(name, table, help=about, epilog=f"examples:\n{examples}\n{status}\n")
@@ -108,22 +112,22 @@ def _group(name: str, rows: tuple[Row, ...], about: str, examples: str, default:
 FINDINGS = _group(
     "findings",
     (
-        Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that came back"),
+        Row("list", "fuzz.cli.findings:list_command", "list the problems, and the errata that occurred again"),
         Row("show", "fuzz.cli.findings:show_command", "show one finding in full"),
-        Row("set", "fuzz.cli.finding_marks:set_command", "store what you know of a finding"),
+        Row("set", "fuzz.cli.finding_marks:set_command", "store a status and a note of a finding"),
         Row("open", "fuzz.cli.finding_marks:open_command", "show all findings as a page in the browser"),
         Row("export", "fuzz.cli.export:command", "write a finding as a scenario, C program, mail or KVM selftest"),
     ),
     "List the findings of a campaign; show, export or mark one.  Without a command: list.",
     """\
   shadowfuzz findings
-      list the problems of out/campaign (what is new, grouped by its probable cause), and the errata that came back
+      list the problems of out/campaign (new findings, grouped by probable cause), and the errata that occurred again
   shadowfuzz findings show d47d8f
       show one finding in full
   shadowfuzz findings export d47d8f --out handover
       write it as files to hand over
 
-An id may be shortened, with or without its kind.
+An id may be shortened: give its beginning, with or without the kind.
 """,
     default="list",
 )
@@ -138,16 +142,16 @@ REPORT = _group(
   shadowfuzz report --out report.html
       write the findings of out/campaign as one file
   shadowfuzz report serve
-      show the same page in the browser, made anew for each visit
+      serve the same page to the browser, updated when the database changes
 """,
     default="write",
 )
 KERNELS = _group(
     "kernels",
     (
-        Row("list", "fuzz.cli.kernels:list_command", "list what the archive offers, and what is in the cache"),
+        Row("list", "fuzz.cli.kernels:list_command", "list the kernels of the archive, and those in the cache"),
         Row("fetch", "fuzz.cli.kernels:fetch_command", "fetch kernels with their headers"),
-        Row("config", "fuzz.cli.kernels:config_command", "the configuration that a kernel of your own needs"),
+        Row("config", "fuzz.cli.kernels:config_command", "print the configuration that a kernel of your own needs"),
         Row("matrix", "fuzz.cli.matrix:command", "run scenarios on many targets, one verdict per cell"),
         Row(
             "bisect",
@@ -157,10 +161,10 @@ KERNELS = _group(
         Row(
             "against",
             "fuzz.cli.against:command",
-            "compare two releases: where two targets' traces of a scenario differ",
+            "compare two releases: differences between two targets' traces of a scenario",
         ),
     ),
-    "List and fetch the arm64 cloud kernels of Debian's archive, and compare what scenarios show on them.",
+    "List and fetch the arm64 cloud kernels of Debian's archive, and compare results of scenarios on them.",
     """\
   shadowfuzz kernels list
       list every kernel that can be a target
@@ -192,7 +196,7 @@ CORPUS = _group(
     (
         Row("coverage", "fuzz.cli.coverage:command", "show what a corpus reaches of KVM's code and the model"),
         Row("reach", "fuzz.cli.reach:command", "count steps by exits by relations by targets"),
-        Row("cmin", "fuzz.cli.cmin:command", "fewer, simpler scenarios with the same coverage"),
+        Row("cmin", "fuzz.cli.cmin:command", "select fewer, simpler scenarios with the same coverage"),
     ),
     "Measure what scenarios reach, and make a corpus smaller.",
     """\
@@ -208,9 +212,9 @@ BENCH = _group(
     "bench",
     (
         Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
-        Row("trial", "fuzz.cli.trial:command", "compare the guides of a campaign; write a page and a plot"),
+        Row("trial", "fuzz.cli.trial:command", "compare the modes of guidance; write a page and a plot"),
     ),
-    "Measure how fast the fuzzer is, and what guidance by coverage gives.  Without a command: exits.",
+    "Measure the speed of the fuzzer, and the benefit of guidance by coverage.  Without a command: exits.",
     """\
   shadowfuzz bench --quick
       measure the rates of the three modes, two seconds each
@@ -223,7 +227,7 @@ GROUPS = (FINDINGS, REPORT, KERNELS, RECORDING, CORPUS, BENCH)
 
 
 def leaves() -> Iterator[tuple[str, Row, click.Command]]:
-    """Yield every command that is shown: its words after ``shadowfuzz``, its row, the command itself."""
+    """Yield every shown command: its words after ``shadowfuzz``, its row, the command itself."""
     for words, row, found in _below((), COMMANDS):
         yield " ".join(words), row, found
 
@@ -239,7 +243,7 @@ def _below(words: tuple[str, ...], table: Table) -> Iterator[tuple[tuple[str, ..
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version  # it is slow, and needed here only
+        from importlib.metadata import version  # its import is slow, and needed here only
 
         click.echo(f"shadowfuzz {version('shadowfuzz')}", color=ctx.color)
         ctx.exit()
@@ -259,7 +263,7 @@ ROOT = Group(
 
 
 def context_of(argv: Sequence[str], execute: Callable[[Run, Args], Any]) -> click.Context:
-    """Return the context of a command line; ``execute`` is called with what the command does and its values."""
+    """Return the context of a command line; ``execute`` is called with the command's function and its values."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return ROOT.make_context(
         "shadowfuzz",

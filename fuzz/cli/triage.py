@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz triage``: every confirmed divergence of a campaign made simple, its rate measured, and put back."""
+"""``shadowfuzz triage``: minimise the confirmed findings of a campaign, measure their rates, store the results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _say = progress_printer("triage")
 EPILOG = """\
 examples:
   shadowfuzz triage --campaign out/campaign
-      process the findings of a campaign: some seconds and at most 300 tries each (it says how much is left), then
-      some seconds for each other -cpu model and version of QEMU (only if one is installed: `shadowfuzz setup
+      process the findings of a campaign: some seconds and at most 300 tries each (progress is shown), then some
+      seconds for each other -cpu model and version of QEMU (only if one is installed: `shadowfuzz setup
       --emulators`)
   shadowfuzz triage --new
-      process only what is new: no erratum of the target explains it
+      process only new findings, which no erratum of the target explains
   shadowfuzz triage --target kvm-nvhe --against kvm-nvhe@6.12.117 --campaign out/against
-      process what a campaign found between two targets (without --against: what it found on each of them)
+      process the differences that a campaign found between two targets (without --against: the findings on each)
   shadowfuzz triage --cluster 10.0.0.1:6379 --store postgresql://fuzz@10.0.0.1/fuzz --targets 'kvm-*'
       process what a campaign on many machines found, on all of them
 
-Findings of other targets, kernels or levels are skipped, and so are those that were processed before and that no
-simpler scenario has replaced since.  What is like no kept regression is processed first.
+Findings of other targets, kernels or levels are skipped, and so are those that were processed before, unless a simpler
+scenario has replaced theirs since.  Findings that are like no kept regression are processed first.
 
 exit status: 0 all done, 2 bad usage or input, 3 the target was lost
 """
@@ -41,14 +41,14 @@ exit status: 0 all done, 2 bad usage or input, 3 the target was lost
 @against
 @hyp_copy
 @number("--runs", 10, "runs in one VM, and in fresh ones", most=10_000)
-@flag("--new", help="leave what an erratum explains as it is")
+@flag("--new", help="skip findings that an erratum explains")
 @option(
     "--cluster", metavar="ADDRESS", help="process them on the nodes of a Ray cluster, as `shadowfuzz fuzz` names it"
 )
 @option("--targets", metavar="GLOB", help="with --cluster: those found on targets that match (default: *)")
 @json_flag
 def command(args: Args) -> int:
-    """Do all findings; errors are raised for the caller to show."""
+    """Process all findings; raise errors for the caller to show."""
     from fuzz.store.kept_findings import open_database
     from fuzz.triage.triage import TriagePlan, triage_campaign
 

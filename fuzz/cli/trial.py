@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz bench trial``: does coverage of KVM's own code find more than that of the model?  Page and plot."""
+"""``shadowfuzz bench trial``: compare guidance by KVM's own code and by the model; write a page and a plot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ edges and decisions each reached over time: coverage.{json,svg,md} in --out.  Fi
 EPILOG = """\
 examples:
   shadowfuzz bench trial --runs 5 --seconds 60 --out docs      a quarter of an hour on an idle machine
-  shadowfuzz bench trial --page docs                           plot and page again, from docs/coverage.json
+  shadowfuzz bench trial --page docs                           write plot and page again, from docs/coverage.json
 
 exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or something is missing here
 """
@@ -40,12 +40,12 @@ exit status: 0 done, 2 bad usage or input, 3 a campaign ended early, or somethin
 @number("--seconds", 60, "of each campaign")
 @number("--runs", 5, "campaigns of each mode")
 @number("--jobs", 2, "workers of each campaign", most=MAX_JOBS)
-@number("--seed", None, "of the campaigns' seeds (any; the page names it)", 0, MAX_SEED)
+@number("--seed", None, "of the campaigns' seeds (default: random; the page shows it)", 0, MAX_SEED)
 @out_directory("--out", "where to write (default: out)", default=Path("out"))
 @json_flag
-@file("--page", "do not measure: make plot and page from its coverage.json", metavar="DIR")
+@file("--page", "do not measure: write plot and page from DIR/coverage.json", metavar="DIR")
 def command(args: Args) -> int:
-    """Measure, or read what was measured, and write; errors are raised for the caller to show."""
+    """Measure, or read an earlier measurement, and write; raise errors for the caller to show."""
     from fuzz.bench.guidance_trial import measure_trial
     from harness.jsonfile import reading
     from harness.report.guidance_trial import markdown, svg

@@ -15,7 +15,7 @@ from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.guidance import Guide
 from fuzz.campaign.limits import MAX_JOBS, MODEL
-from fuzz.campaign.live_campaign import Diary, Display, LivePlan, export_found
+from fuzz.campaign.live_campaign import Display, LivePlan, RunRecorder, export_found
 from fuzz.campaign.offers import FIRST_EDGE
 from fuzz.campaign.parent import CORPUS, Outcome, Progress, campaign_directory, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -82,7 +82,7 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
     with campaign_directory(out, ()):
         database = Database(url)
         known = {**asdict(live.targets), "seed": seed, "jobs": live.jobs or 0, "cluster": True}
-        run = Diary(History(database), {name: value for name, value in known.items() if name != "kernel"})
+        run = RunRecorder(History(database), {name: value for name, value in known.items() if name != "kernel"})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
         job = _Jobs(replace(live, store=url), run.id, seed)
         table, next_rows, most = NodeTable(database), 0.0, 0

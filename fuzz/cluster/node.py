@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.engine import require_engine
-from fuzz.campaign.guidance import Guide, choose
+from fuzz.campaign.guidance import Guide, choose_guide
 from fuzz.campaign.offers import OFFERS
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
 from fuzz.campaign.worker_job import Launcher
@@ -102,7 +102,7 @@ class Node:
             if not Path(name).is_dir():
                 raise InputError(name, None, f"no directory on {self._report.host}: expected one of scenarios")
         targets = open_targets(job.targets, self._say)
-        prepared = Prepared(targets, choose(job.coverage, targets.sides[0].prepared, self._say))
+        prepared = Prepared(targets, choose_guide(job.coverage, targets.sides[0].prepared, self._say))
         guide = prepared.guide
         self._tell(subjects=targets.subjects, guide=guide.mode, kvm_off=guide.kvm_off)
         settle(self._cache, job.store, self._place)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what a corpus reaches of KVM's own code and of the model, for a report."""
+"""Measure the coverage of KVM's own code and of the model by a corpus, for a report."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harness.vm.kernels.kallsyms import LOAD_OFFSET
 def measure_coverage(
     paths: Sequence[Path], options: TargetOptions, repeat: int, vmlinux: Path | None, progress: Callable[[str], None]
 ) -> ReachReport:
-    """Return what the scenarios of files and directories reach on a target, each run ``repeat`` times.
+    """Return the coverage of the scenarios of files and directories on a target, each run ``repeat`` times.
 
     ``vmlinux`` is the kernel with debug information, for source lines.  InputError, SetupError: a file, a name or the
-    set-up is wrong.  TargetError: the machine was lost again and again.
+    set-up is wrong.  TargetError: the machine was lost repeatedly.
     """
     corpus = read_corpus(paths)
     watched = open_watched(options, progress)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on a watched target and note what each reached."""
+"""Run scenarios on a target with a coverage plugin and record the coverage of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATHS = CORPUS / "lemmas" / "paths.json"
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A target that runs scenarios (``targets``, a context manager), its image, and the plugin that watches it."""
+    """A target that runs scenarios (``targets``, a context manager), its kernel image, and its coverage plugin."""
 
     targets: PreparedTargets
     kernel: Path
@@ -35,17 +35,17 @@ class Watched:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What is run, as names and values."""
+        """Return the description of the target, as names and values."""
         subject = self.targets.subject
         return {"target": subject.target, "kernel_release": subject.kernel_release, "level": subject.level}
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What scenarios reached.
+    """The coverage of scenarios.
 
-    ``lost`` are those at which the machine was lost, each with why; ``sizes`` of blocks, in bytes; ``noise`` is what
-    some scenario reached in one run and not in another.
+    ``lost`` are the scenarios at which the machine was lost, each with the reason; ``sizes`` of blocks are in bytes;
+    ``noise`` are goals that a scenario reached in one run and not in another.
     """
 
     covered: tuple[Covered, ...]
@@ -55,7 +55,7 @@ class Survey:
 
 
 def open_watched(options: TargetOptions, progress: Callable[[str], None]) -> Watched:
-    """Prepare a target and its plugin.  InputError, SetupError: a name is wrong, or something is missing here."""
+    """Prepare a target and its plugin.  InputError, SetupError: a name or the set-up is wrong."""
     targets = open_targets(replace(options, cold=True, deterministic=True), progress)
     prepared = targets.sides[0].prepared
     coverage = prepare_coverage(prepared, progress=progress)
@@ -64,7 +64,7 @@ def open_watched(options: TargetOptions, progress: Callable[[str], None]) -> Wat
 
 
 def survey_corpus(watched: Watched, corpus: Corpus, repeat: int, progress: Callable[[str], None]) -> Survey:
-    """Run the scenarios of a corpus, boot for it, and end the machine.  TargetError: as :func:`survey`."""
+    """Boot a machine, run the scenarios of a corpus, and end the machine.  TargetError: as :func:`survey`."""
     progress(f"{len(corpus.scenarios)} scenarios on {watched.targets.subject.target}, {repeat} times each")
     with watched.targets:
         named = [(str(path), scenario) for path, scenario in corpus.scenarios]
@@ -74,11 +74,11 @@ def survey_corpus(watched: Watched, corpus: Corpus, repeat: int, progress: Calla
 def survey(
     watched: Watched, scenarios: Sequence[tuple[str, Scenario]], *, repeat: int, progress: Callable[[str], None]
 ) -> Survey:
-    """Run scenarios in fresh KVM VMs, all of them ``repeat`` times, forwards and backwards in turn.
+    """Run all scenarios in fresh KVM VMs ``repeat`` times, in alternating order.
 
-    What a scenario reached is what it reached every time: not what a tick of the host's clock, or a scenario before it,
-    adds.  The machine is a deterministic one, so that two surveys of one corpus are the same.  TargetError: the machine
-    was lost again and again.
+    A scenario's coverage is what it reached in every run; this excludes the effects of host timer interrupts and of
+    earlier scenarios.  The machine is deterministic, so that two surveys of one corpus are equal.  TargetError: the
+    machine was lost repeatedly.
     """
     runs: dict[str, list[Covered]] = {}
     lost: dict[str, str] = {}
@@ -110,7 +110,7 @@ def _run(watched: Watched, name: str, scenario: Scenario) -> Covered:
 
 
 def reached_always(runs: Sequence[Covered]) -> Covered:
-    """Return what all runs of one scenario reached."""
+    """Return the coverage that all runs of one scenario have in common."""
     return replace(
         runs[0],
         edges=frozenset.intersection(*(run.edges for run in runs)),
@@ -120,12 +120,12 @@ def reached_always(runs: Sequence[Covered]) -> Covered:
 
 
 def reached_sometimes(runs: Sequence[Covered]) -> frozenset[Goal]:
-    """Return what any run of one scenario reached."""
+    """Return the goals that any run of one scenario reached."""
     return frozenset[Goal]().union(*(run.goals for run in runs))
 
 
 def possible_decisions(level: str) -> frozenset[Decision]:
-    """Return the decisions that a level of the model takes on the stored states, which have one for each path."""
+    """Return the decisions that a level of the model takes on the stored states; they have one state for each path."""
     rows = (row for row in load_paths(PATHS) if level in dict(row.outcomes))
     return frozenset(
         decision

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a corpus and mutants of it on targets, and count what was exercised; two machines at a time."""
+"""Run a corpus and mutants of it on targets, and count exercised steps and relations; two machines at a time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harness.trace.events import EXIT
 from harness.trace.indexed import index_trace
 
 ROUNDS = 3
-"""Mutations, one after the other, that make a mutant."""
+"""Number of successive mutations of a mutant."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What one machine is to run: scenarios by their names, and mutants of them, by a seed."""
+class ExerciseWork:
+    """The work of one machine: scenarios by their names, and ``mutants`` mutants of them, by a seed."""
 
     target: str
     level: str
@@ -36,8 +36,8 @@ class Work:
     seed: int
 
 
-def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
-    """Yield so many mutants of scenarios, the same ones for a seed."""
+def make_mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Scenario]:
+    """Yield ``count`` mutants of scenarios, the same ones for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
         scenario = rng.choice(scenarios)
@@ -46,16 +46,16 @@ def mutants(scenarios: Sequence[Scenario], count: int, seed: int) -> Iterator[Sc
         yield scenario
 
 
-def measure(work: Work) -> dict[str, Any]:
-    """Run everything, each scenario in a fresh KVM VM, and return the counts as plain data.
+def measure_exercise(work: ExerciseWork) -> dict[str, Any]:
+    """Run all scenarios, each in a fresh KVM VM, and return the counts as plain data.
 
-    SetupError, InputError: the target's name is wrong, or something is missing here.  TargetError: machines were lost
-    again and again; a single loss is counted.
+    SetupError, InputError: the target's name or the set-up is wrong.  TargetError: machines were lost repeatedly; a
+    single loss is counted.
     """
     targets = open_targets(TargetOptions(work.target, work.level, cold=True))
     (side,) = targets.sides
     scenarios = [scenario for _, scenario in work.scenarios]
-    made = [*work.scenarios, *(("", mutant) for mutant in mutants(scenarios, work.mutants, work.seed))]
+    made = [*work.scenarios, *(("", mutant) for mutant in make_mutants(scenarios, work.mutants, work.seed))]
     exercise, exits, lost, in_a_row = Exercise(), 0, 0, 0
     rules: dict[str, list[tuple[int, str]]] = {}
     waiting = list(reversed(made))
@@ -91,12 +91,12 @@ def measure(work: Work) -> dict[str, Any]:
     }
 
 
-def measure_all(work: Sequence[Work], done: Callable[[str, dict[str, Any]], None]) -> None:
-    """Run machines side by side, each in a process of its own; `done` takes the counts of each that ended."""
+def measure_all(work: Sequence[ExerciseWork], done: Callable[[str, dict[str, Any]], None]) -> None:
+    """Run machines in parallel, each in a process of its own; ``done`` gets the counts of each."""
     if len(work) == 1:
-        done(work[0].target, measure(work[0]))
+        done(work[0].target, measure_exercise(work[0]))
         return
     # Spawned: a fork of a process with threads (QMP's loop) may hang.
     with multiprocessing.get_context("spawn").Pool(min(MACHINES, len(work))) as pool:
-        for one, counts in zip(work, pool.imap(measure, work), strict=True):
+        for one, counts in zip(work, pool.imap(measure_exercise, work), strict=True):
             done(one.target, counts)

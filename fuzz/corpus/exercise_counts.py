@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a corpus exercised on targets, as one document: measured, written to a file, and read again."""
+"""Measure what a corpus exercises on targets, write the counts to a file, and read them again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz.corpus.exercise import Work, measure_all
+from fuzz.corpus.exercise import ExerciseWork, measure_all
 from fuzz.corpus.files import read_corpus
 from harness.jsonfile import reading
 from harness.report.contract_page import Exercised, contract_text
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 def counts_text(document: Mapping[str, Any]) -> str:
-    """Return what ``--keep`` writes: a line for each place, so that a new measurement is a small difference."""
+    """Return the text that ``--keep`` writes: a line for each step at an exit, so that changes are small diffs."""
     separator, parts = ",\n", []
     for target, one in document["targets"].items():
         head = json.dumps({name: value for name, value in one.items() if name not in ("places", "rules")})[:-1]
@@ -31,7 +31,7 @@ def counts_text(document: Mapping[str, Any]) -> str:
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """Return what ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
+    """Read a file that ``--keep`` wrote.  InputError: it cannot be read, or is something else."""
     with reading(path, "what `shadowfuzz corpus reach --keep` writes") as document:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, expected {FORMAT}")
@@ -45,7 +45,7 @@ def read_counts(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ExercisePlan:
-    """What to run: scenarios of files and directories, and so many mutants of them by a seed, on each target."""
+    """What to run: scenarios of files and directories, and ``mutants`` mutants of them by a seed, on each target."""
 
     paths: tuple[Path, ...]
     targets: tuple[str, ...]
@@ -55,9 +55,9 @@ class ExercisePlan:
 
 
 def measure_targets(plan: ExercisePlan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run everything on every target, and return the counts.
+    """Run all scenarios on every target, and return the counts.
 
-    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: machines were lost again and again.
+    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: machines were lost repeatedly.
     """
     corpus = read_corpus(plan.paths)
     scenarios = tuple((f"{path.parent.name}/{path.name}", scenario) for path, scenario in corpus.scenarios)
@@ -69,5 +69,5 @@ def measure_targets(plan: ExercisePlan, progress: Callable[[str], None]) -> dict
         found[target] = counts
         progress(f"{target}: {counts['exits']} exits, {time.monotonic() - started:.0f} s")
 
-    measure_all([Work(target, plan.level, scenarios, plan.mutants, plan.seed) for target in plan.targets], done)
+    measure_all([ExerciseWork(target, plan.level, scenarios, plan.mutants, plan.seed) for target in plan.targets], done)
     return {"format": FORMAT, "targets": found}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distil a recording into scenarios: one for each kind of exit that it shows, as small as can be.
+"""Extract scenarios from a recording: a minimal one for each kind of exit in it.
 
-A kind is the exit class, what its syndrome says, the decisions that the model took, and the exception level.
-:data:`ROWS` says for each exit class how a scenario gets there; what no row can reproduce is counted, with the reason.
+A kind is the exit class, its syndrome, the decisions that the model took, and the exception level.  :data:`ROWS` has
+for each exit class how a scenario reaches it; exits that no row can reproduce are counted, with the reason.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MAX_PROGRAM = 100
 """Longest name of a program in a scenario's sentence, in characters."""
 PAGE = 0x1000
 FAULT = 0x3F
-"""The fault status of an abort's syndrome: why it faulted depends on what was touched before."""
+"""The fault status of an abort's syndrome: it is ignored, because it depends on earlier accesses."""
 ACQUIRE_RELEASE = 1 << 14
 """AR of a data abort's syndrome (Arm ARM D17.2.37)."""
 BASE = "x1"
-"""The register that addresses go through, unless it is the one that is loaded or stored."""
+"""The base register of accesses, unless it is the one that is loaded or stored."""
 
 
 PLACES: Mapping[str, str] = {
@@ -43,16 +43,16 @@ PLACES: Mapping[str, str] = {
     "device": "to a device of userspace",
     "device_of_kvm": "to a device that KVM emulated there (here userspace)",
 }
-"""Where an access goes, as names of seeds say it, and in words."""
+"""The target of an access: its word in names of seeds, and a phrase."""
 
 
-class _Cannot(Exception):
-    """Why no scenario reproduces an exit."""
+class _NotReproducible(Exception):
+    """No scenario reproduces an exit; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a row makes of an exit: a name for files, a phrase for people, registers and steps."""
+    """The result of a row for an exit: a name for files, a phrase for people, registers and steps."""
 
     name: str
     what: str
@@ -63,9 +63,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A scenario, the exit that it has to show, how many recorded exits it stands for, and the record of the first.
+    """A scenario, the exit that it must reproduce, the number of such recorded exits, and the record of the first.
 
-    ``address`` is where an access of the scenario goes, None for an exit that is no abort.
+    ``address`` is that of the scenario's access, None for an exit that is no abort.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Seed:
     record: int
 
     def shown_by(self, trace: Trace) -> bool:
-        """Tell whether a trace of the scenario has such an exit: class and syndrome, up to the kind of fault."""
+        """Return whether a trace of the scenario has such an exit: class and syndrome, without the kind of fault."""
         free = FAULT if self.address is not None else 0
         return any(
             isinstance(event, Switch)
@@ -90,15 +90,15 @@ class Seed:
 
 
 KEPT = 3
-"""Turns of one kind that an excerpt keeps."""
+"""Number of rounds of one kind in an excerpt."""
 
 
 @dataclass
 class ExtractedSeeds:
-    """What came of a recording.
+    """The seeds of a recording, and the exits without a seed.
 
-    Seeds are in the order of their first exits; ``spans`` are the first :data:`KEPT` turns of each kind, those that no
-    scenario reproduces included (``unsupported``, by reason).
+    Seeds are in the order of their first exits; ``spans`` are the first :data:`KEPT` rounds of each kind, also of kinds
+    that no scenario reproduces (``unsupported``, by reason).
     """
 
     seeds: tuple[Seed, ...] = ()
@@ -111,7 +111,7 @@ Make = Callable[[Round, Switch], Draft]
 
 
 def _magnitude(value: int) -> str:
-    """The class of a call's argument: its exact value rarely matters."""
+    """Return the magnitude of a call's argument: its exact value is rarely relevant."""
     if value in (0, (1 << 64) - 1):
         return str(value & 1)
     return "word" if value >> 32 == 0 else "wide"
@@ -152,7 +152,7 @@ def _system_register(round_: Round, exit_: Switch) -> Draft:
     if access.row is None or access.row.name not in names:
         op0, op1, crn, crm, op2 = (exit_.esr >> shift & mask for shift, mask in _ENCODING)
         verb = "read" if access.is_read else "write"
-        raise _Cannot(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/arch/sysregs.py")
+        raise _NotReproducible(f"{verb} of S{op0}_{op1}_C{crn}_C{crm}_{op2}, not in harness/arch/sysregs.py")
     name = access.row.name
     target = f"x{access.rt}" if access.rt != 31 else "xzr"
     zero = "_zero" if access.rt == 31 else ""
@@ -173,9 +173,9 @@ def _fetch(round_: Round, exit_: Switch) -> Draft:
 
 
 def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
-    """Return where a scenario has what the recorded guest had at the address of an abort, and what that is."""
+    """Return an address of the scenario with the same kind of memory as that of the recorded abort, and its kind."""
     if DABT["S1PTW"].get(exit_.esr):
-        raise _Cannot("a fault on a stage-1 walk")
+        raise _NotReproducible("a fault on a stage-1 walk")
     address = exit_.address
     slot = round_.world.slot(address)
     if slot is None:
@@ -185,19 +185,19 @@ def _address(round_: Round, exit_: Switch) -> tuple[int, str]:
 
 def _access(round_: Round, exit_: Switch) -> Draft:
     if DABT["CM"].get(exit_.esr):
-        raise _Cannot("cache maintenance by address")
+        raise _NotReproducible("cache maintenance by address")
     if exit_.esr & ACQUIRE_RELEASE and DABT["ISV"].get(exit_.esr):
-        raise _Cannot("a load-acquire or store-release")
+        raise _NotReproducible("a load-acquire or store-release")
     address, where = _address(round_, exit_)
     mmio = is_mmio(exit_, round_.world)
     if mmio and where == "ram":
-        raise _Cannot("a store to a read-only slot")
+        raise _NotReproducible("a store to a read-only slot")
     if mmio:
         where = "device_of_kvm" if round_.action.outcome == IN_KERNEL else "device"
     write = bool(DABT["WNR"].get(exit_.esr))
     verb = "store" if write else "load"
     if not DABT["ISV"].get(exit_.esr):
-        # The syndrome does not say which instruction it was: a pair stands for all.
+        # The syndrome does not identify the instruction: a load or store pair represents all of them.
         step = Step("stp" if write else "ldp", ("x2", "x3", BASE, 0))
         address &= ~7
         what = f"a {verb} without syndrome, {PLACES[where]}"
@@ -207,7 +207,7 @@ def _access(round_: Round, exit_: Switch) -> Draft:
     mnemonic = _mnemonic(size, write=write, signed=signed)
     name = f"{'x' if wide else 'w'}{target}" if target != 31 else ("xzr" if wide else "wzr")
     if (mnemonic, name[0]) not in FORM:
-        raise _Cannot(f"{mnemonic} with target {name[0]}")
+        raise _NotReproducible(f"{mnemonic} with target {name[0]}")
     base = BASE if target != 1 else "x2"
     registers = [(base, address - address % size)]
     if write and target != 31:
@@ -226,7 +226,7 @@ def _mnemonic(size: int, *, write: bool, signed: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How a scenario gets to an exit class: by which steps (``KINDS`` must have them all), made by what."""
+    """How a scenario reaches an exit class: keywords of steps (rows of ``KINDS``), and the function that uses them."""
 
     exit_class: str
     keywords: tuple[str, ...]
@@ -244,15 +244,15 @@ ROWS: tuple[Row, ...] = (
 )
 BY_CLASS: Mapping[str, Row] = {row.exit_class: row for row in ROWS if all(k in KINDS for k in row.keywords)}
 ASYNCHRONOUS: Mapping[str, str] = {
-    "IRQ": "an interrupt of the host comes when it likes",
-    "SERROR": "an SError comes when it likes",
+    "IRQ": "an interrupt of the host is asynchronous",
+    "SERROR": "an SError is asynchronous",
 }
 
 
 def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
     """Return the seeds of a recording of ``program``.
 
-    Each seed is a valid scenario: :func:`harness.scenario.scenario.parse` takes its text.
+    Each seed is a valid scenario: :func:`harness.scenario.scenario.parse` accepts its text.
     """
     result = ExtractedSeeds()
     counts: Counter[tuple[object, ...]] = Counter()
@@ -266,7 +266,7 @@ def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
         key: tuple[object, ...]
         try:
             draft = _draft(turn.round, exit_)
-        except _Cannot as reason:
+        except _NotReproducible as reason:
             why = f"{turn.round.exit_class}: {reason}"
             result.unsupported[why] += 1
             key = (why,)
@@ -299,7 +299,7 @@ def extract_seeds(records: Iterable[Recorded], program: str) -> ExtractedSeeds:
 def _draft(round_: Round, exit_: Switch) -> Draft:
     row = BY_CLASS.get(round_.exit_class)
     if row is None:
-        raise _Cannot(ASYNCHRONOUS.get(round_.exit_class, "no step leads there"))
+        raise _NotReproducible(ASYNCHRONOUS.get(round_.exit_class, "no step has this exit"))
     return row.make(round_, exit_)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenarios of files and directories, a campaign's corpus among them, whose files have no suffix."""
+"""Find and read the scenarios of files and directories; files of a campaign's corpus have no suffix."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SUFFIX = ".scn"
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Scenarios with the files that they are in; ``invalid`` are files of directories that are no scenario."""
+    """Scenarios by their files; ``invalid`` are files in directories that are no scenario."""
 
     scenarios: tuple[tuple[Path, Scenario], ...]
     invalid: tuple[Path, ...]
 
 
 def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the scenario files of ``paths``, each directory's sorted.  InputError: a directory without any."""
+    """Return the scenario files of ``paths``, those of a directory sorted.  InputError: a directory has none."""
     found: list[Path] = []
     for path in paths:
         try:
@@ -32,7 +32,7 @@ def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
                     raise InputError(str(path), None, f"a directory without scenarios: expected *{SUFFIX} files in it")
                 found += below
             else:
-                found.append(path)  # load() says what is wrong with it
+                found.append(path)  # load() reports an error in it
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(str(path), None, f"cannot be read: {reason}") from error
@@ -40,7 +40,7 @@ def find_scenarios(paths: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def read_corpus(paths: Sequence[Path]) -> Corpus:
-    """Read files, and every file below directories.  InputError: a file is no scenario, or there is none at all."""
+    """Read files, and every file below directories.  InputError: a file is no scenario, or there is no scenario."""
     found: dict[Path, Scenario] = {}
     invalid: list[Path] = []
     for path in paths:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A smaller corpus with the same coverage: greedy, the simplest scenarios first, the same every time."""
+"""Select a smaller corpus with the same coverage: a deterministic greedy search, the simplest scenarios first."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 def minimise_corpus(
     items: Iterable[T], goals_of: Callable[[T], Set[Hashable]], order: Callable[[T], Any]
 ) -> tuple[T, ...]:
-    """Return items that reach together all that ``items`` reach, in ``order``.
+    """Return items that together have the coverage of ``items``, in ``order``.
 
-    The simplest come first and are kept if they bring something new; then, from the least simple on, what the others
-    reach without it is dropped.  So none of those returned is superfluous, though there may be a smaller set.
+    An item is selected if it reaches a goal that no simpler one reaches; then, beginning with the least simple, items
+    are dropped whose goals the others reach.  So no returned item is redundant, although a smaller set may exist.
     """
     kept: list[tuple[T, frozenset[Hashable]]] = []
     reached: Counter[Hashable] = Counter()
@@ -43,7 +43,7 @@ def minimise_corpus(
 
 
 def count_goals(covered: Sequence[Covered]) -> dict[str, int]:
-    """Return how much scenarios reach together."""
+    """Return the numbers of goals that scenarios reach together."""
     return {
         "kvm_edges": len(frozenset().union(*(one.edges for one in covered))),
         "model_decisions": len(frozenset().union(*(one.decisions for one in covered))),
@@ -53,7 +53,7 @@ def count_goals(covered: Sequence[Covered]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class MinimisedCorpus:
-    """What was kept of a corpus, and what all of it reached."""
+    """The selected scenarios of a corpus, and the coverage of the whole corpus."""
 
     subject: Mapping[str, str]
     corpus: Corpus
@@ -63,7 +63,7 @@ class MinimisedCorpus:
 
     @property
     def lost(self) -> Mapping[str, str]:
-        """Scenarios at which the machine was lost, each with why."""
+        """Return the scenarios at which the machine was lost, each with the reason."""
         return self.found.lost
 
     def to_json(self) -> dict[str, object]:
@@ -81,7 +81,7 @@ class MinimisedCorpus:
         }
 
     def text(self) -> str:
-        """Return lines for people."""
+        """Return the result as text."""
         reached, kept = count_goals(self.found.covered), count_goals(self.kept)
         lines = [f"{len(self.kept)} of {len(self.corpus.scenarios)} scenarios kept in {self.out}"]
         lines += [f"{name}: {kept[name]} of {count}" for name, count in reached.items()]
@@ -93,10 +93,10 @@ class MinimisedCorpus:
 def minimise_directory(
     directory: Path, out: Path, options: TargetOptions, repeat: int, progress: Callable[[str], None]
 ) -> MinimisedCorpus:
-    """Copy to ``out`` the simplest scenarios of a directory that reach together all that it reaches on a target.
+    """Copy to ``out`` the simplest scenarios of a directory that together have its coverage on a target.
 
-    Each is run ``repeat`` times.  InputError, SetupError: a directory, a name or the set-up is wrong.  TargetError:
-    the machine was lost again and again.
+    Each is run ``repeat`` times.  InputError, SetupError: a directory, a name or the set-up is wrong.  TargetError: the
+    machine was lost repeatedly.
     """
     if not directory.is_dir():
         raise InputError(str(directory), None, "expected a directory with scenarios")
@@ -104,14 +104,14 @@ def minimise_directory(
     corpus = read_corpus([directory])
     watched = open_watched(options, progress)
     found = survey_corpus(watched, corpus, repeat, progress)
-    kept = choose(corpus, found)
-    # What a scenario would have reached at which the machine was lost is unknown: it is kept.
+    kept = select_scenarios(corpus, found)
+    # The coverage of a scenario at which the machine was lost is unknown, so it is selected.
     _copy([one.name for one in kept] + sorted(found.lost), out)
     return MinimisedCorpus(watched.facts, corpus, found, kept, out)
 
 
-def choose(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
-    """Return what is kept of a corpus that was measured, the simplest first; nothing is kept for noise."""
+def select_scenarios(corpus: Corpus, found: Survey) -> tuple[Covered, ...]:
+    """Return the selected scenarios of a measured corpus, the simplest first; noise does not count as coverage."""
     scenarios = {str(path): scenario for path, scenario in corpus.scenarios}
     return minimise_corpus(
         found.covered, lambda one: one.goals - found.noise, lambda one: (simplest_first(scenarios[one.name]), one.name)
@@ -128,7 +128,7 @@ def _make_room(out: Path) -> None:
 
 
 def _copy(names: Sequence[str], out: Path) -> None:
-    """Copy files; two of one name get a number."""
+    """Copy files; add a number to equal names."""
     for name in names:
         source = Path(name)
         place, number = out / source.name, 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds of a recording: extract them, try them on a target, write them, and describe what came of it."""
+"""Try the seeds of a recording on a target, write them, and format the result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.report.terminal import printable
 from harness.scenario.scenario import format_scenario
 
 TRIES = 3
-"""Runs that a scenario has to show its exit: on a busy machine interrupts of the host may end one too early."""
+"""Maximum number of runs until a scenario shows its exit: host interrupts on a busy machine may end a run early."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedTrial:
-    """What a seed did on a target: whether it shows the recorded exit, and what is unexplained."""
+    """The result of a seed on a target: whether it shows the recorded exit, and its unexplained signatures."""
 
     shows: bool
     status: str
@@ -29,18 +29,18 @@ class SeedTrial:
 
 
 Trials = Mapping[str, SeedTrial]
-"""By the names of seeds; empty: none was tried."""
+"""Results by the names of seeds; empty: no seed was tried."""
 
 
 def check_room(seeds: Sequence[Seed], out: Path) -> None:
-    """Refuse to write over files.  InputError: a seed's file is there already."""
+    """Check that no file is overwritten.  InputError: a seed's file exists already."""
     clashes = [seed.name for seed in seeds if _path(out, seed).exists()]
     if clashes:
         raise InputError(str(out), None, f"{clashes[0]}.scn is there already: expected a directory without it")
 
 
 def try_seeds(targets: TargetSet[Side], seeds: Sequence[Seed], progress: Callable[[str], None]) -> Trials:
-    """Run each seed until it shows its exit, a few times at most.  TargetError: the machine was lost."""
+    """Run each seed until it shows its exit, at most :data:`TRIES` times.  TargetError: the machine was lost."""
     tried: dict[str, SeedTrial] = {}
     for number, seed in enumerate(seeds, 1):
         tried[seed.name] = _try(targets, seed)
@@ -58,7 +58,7 @@ def _try(targets: TargetSet[Side], seed: Seed) -> SeedTrial:
 
 
 def write_seeds(result: ExtractedSeeds, tried: Trials, out: Path) -> int:
-    """Write the seeds, but none that was tried and did not show its exit; return how many."""
+    """Write the seeds, except those that were tried and did not show their exit; return the number of files."""
     kept = [seed for seed in result.seeds if seed.name not in tried or tried[seed.name].shows]
     out.mkdir(parents=True, exist_ok=True)
     for seed in kept:
@@ -71,7 +71,7 @@ def _path(directory: Path, seed: Seed) -> Path:
 
 
 def seeds_text(result: ExtractedSeeds, tried: Trials, out: Path, kept: int) -> str:
-    """Return for people what came of a recording; ``kept`` seeds are in ``out``."""
+    """Return the seeds of a recording as text; ``kept`` of them were written to ``out``."""
     lines = [f"{'exits':>8}  scenario"]
     for seed in result.seeds:
         lines.append(f"{seed.count:8}  {seed.name}{_remark(tried.get(seed.name))}")
@@ -90,7 +90,7 @@ def _remark(tried: SeedTrial | None) -> str:
 
 
 def seeds_json(result: ExtractedSeeds, tried: Trials) -> dict[str, object]:
-    """Return what came of a recording as plain data for :mod:`json`."""
+    """Return the seeds of a recording as plain data for :mod:`json`."""
     return {
         "exits": result.exits,
         "scenarios": [_seed_json(seed, tried.get(seed.name)) for seed in result.seeds],

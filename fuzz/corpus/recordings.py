@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a recording from beginning to end, and report now and then how far that is."""
+"""Read a whole recording, and report the progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRESS_SECONDS = 2.0
 def read_with_progress(
     reader: Reader, progress: Callable[[str], None], describe: Callable[[int], str] = lambda count: f"{count} records"
 ) -> Iterator[Recorded]:
-    """Yield all records; ``progress`` gets what ``describe`` makes of their number, every few seconds."""
+    """Yield all records; every few seconds, ``progress`` gets the result of ``describe`` for their number."""
     shown = time.monotonic()
     for number, recorded in enumerate(reader, 1):
         yield recorded

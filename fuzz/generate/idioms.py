@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs of steps that do something together; what generation and insertion draw from."""
+"""Short sequences of steps with a common effect (idioms), from which generation and insertion draw."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from fuzz.generate import memory_slots, stage1_tables
-from fuzz.generate.gic import interrupts
+from fuzz.generate.gic import gic_interrupts
 from fuzz.generate.steps import IMMEDIATES, WITHOUT_GIC, access, any_step, base_register, choose, operands
-from fuzz.generate.unswitched import left_behind
+from fuzz.generate.unswitched import unswitched_register
 from fuzz.generate.values import (
     DATA_REGIONS,
     Weights,
@@ -55,9 +55,9 @@ FORGED_CLASSES = Weights(
     *((EC_BY_NAME[name], 3.0) for name in ("FP_ASIMD", "BRK64", "BREAKPT_LOW", "SOFTSTP_LOW", "WATCHPT_LOW")),
 )
 ANY_CLASS: tuple[int, ...] = tuple(ec for ec in range(64) if ec not in (0x04, 0x25))
-"""Classes to forge: all but two that no CPU reports of such a guest, and that end the host (corpus/crashes).
+"""Classes to forge: all except two that no CPU reports for such a guest, and that crash the host (corpus/crashes).
 
-A mutated number may be one of them all the same.
+A mutated number may still be one of those two.
 """
 FORGED_CODES = Weights((0, 40.0), (1, 15.0), (3, 15.0), (4, 10.0), (0x8000_0002, 10.0), (0xBADCA11, 10.0))
 FORGED_ISS: Weights[Callable[[Random], int]] = Weights(
@@ -73,12 +73,14 @@ TRAPS = Weights(("hvc", 60.0), ("wfe", 20.0), ("wfi", 20.0))
 SYSTEM_ACCESSES = Weights(("mrs", 70.0), ("msr", 30.0))
 
 REPEATS = Weights((1, 30.0), (2, 25.0), (3, 20.0), (4, 15.0), (6, 10.0))
-"""Loads or stores through one base, and other steps that come in a row."""
+"""Numbers of loads or stores through one base, and of other repeated steps."""
 REUSED = 0.8
-"""How often a register that the host set before serves again.  Every host write costs a return to userspace (on nVHE
-as much as an exit), and is none itself."""
+"""Probability that a register which the host has set is used again.
+
+A host write causes a return to userspace, which on nVHE takes as long as an exit.
+"""
 LOOK_BACK = 40
-"""So many steps back a register may have been set."""
+"""Number of previous steps that are searched for registers that the host set."""
 
 UNSYNDROMED = ("ldp", "stp", "ldr_post", "str_pre", "ldxr", "ldr_simd", "str_simd")
 FP_ENABLED = 3 << 20
@@ -86,7 +88,7 @@ FP_ENABLED = 3 << 20
 
 
 def _set_before(before: Sequence[Step]) -> dict[str, int]:
-    """Return the registers that the host set lately and that no step is known to have changed since."""
+    """Return the registers that the host set recently and that no later step is known to have changed."""
     held: dict[str, int] = {}
     for step in before[-LOOK_BACK:]:
         if not step.args or not isinstance(name := step.args[0], str):
@@ -99,7 +101,7 @@ def _set_before(before: Sequence[Step]) -> dict[str, int]:
 
 
 def _base_in(rng: Random, before: Sequence[Step], regions: Sequence[Region]) -> str | None:
-    """Return a register that already points into one of ``regions``, mostly, if there is one."""
+    """Return a register that holds an address in one of ``regions``, if there is one; sometimes None."""
     if rng.random() > REUSED:
         return None
     held = [n for n, value in _set_before(before).items() if n in BASE_NAMES and any(value in r for r in regions)]
@@ -107,7 +109,7 @@ def _base_in(rng: Random, before: Sequence[Step], regions: Sequence[Region]) -> 
 
 
 def _point(rng: Random, form: AccessForm, where: int) -> list[Step]:
-    """Set a base register so that the access that follows is at address ``where``."""
+    """Set a base register so that the next access is at address ``where``."""
     step = access(rng, form, base_register(rng))
     _, base, offset = step.args
     assert isinstance(offset, int)
@@ -115,14 +117,14 @@ def _point(rng: Random, form: AccessForm, where: int) -> list[Step]:
 
 
 def _to_device(rng: Random, forms: Sequence[AccessForm], before: Sequence[Step]) -> list[Step]:
-    """A load or store of one of ``forms`` to where mostly no memory is, and before it what points its base there."""
+    """Set a base register, then load or store with one of ``forms``, usually outside all memory slots."""
     form = forms[int(rng.random() * len(forms))]
     base = _base_in(rng, before, (MMIO, HOLE))
     return [access(rng, form, base)] if base is not None else _point(rng, form, address(rng, form.size))
 
 
 def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Some loads through one base, each completed; sometimes the host writes a register in between."""
+    """Load several times through one base, each completed; sometimes the host writes a register in between."""
     *steps, load = _to_device(rng, LOADS, before)
     base = str(load.args[1])
     for _ in range(REPEATS.pick(rng)):
@@ -138,7 +140,7 @@ def mmio_load(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def mmio_store(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Some stores through one base; through a fresh one, the first of a fresh value."""
+    """Store several times through one base; with a new base, the first stores a new value."""
     steps = _to_device(rng, STORES, before)
     base, number = str(steps[-1].args[1]), str(steps[-1].args[0])[1:]
     if len(steps) > 1 and number not in ("zr", base[1:]):
@@ -149,7 +151,7 @@ def mmio_store(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def _put(rng: Random, name: str, value: int, before: Sequence[Step]) -> list[Step]:
-    """Give a register a value: by the host, or by moves from a register that holds its upper bits."""
+    """Set a register: by a host write, or by moves in a register that holds the upper bits already."""
     if rng.random() > REUSED:
         return [Step("set", (name, value))]
     held = [n for n, other in _set_before(before).items() if n in BASE_NAMES and other >> 16 == value >> 16]
@@ -160,7 +162,7 @@ def _put(rng: Random, name: str, value: int, before: Sequence[Step]) -> list[Ste
 
 
 def hypercall(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Set x0 to a function and some of its arguments, then hvc; sometimes a trap that shows what came of it."""
+    """Set x0 to a function and some registers to its arguments, then HVC; sometimes trap to show the result."""
     arguments = (mpidr, function, address, bits)
     steps = _put(rng, "x0", function(rng), before)
     for name in ("x1", "x2", "x3"):
@@ -171,18 +173,18 @@ def hypercall(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def traps(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """A few steps that KVM answers at once."""
+    """Execute a few instructions whose traps KVM handles without userspace."""
     return [operands(rng, TRAPS.pick(rng)) for _ in range(REPEATS.pick(rng))]
 
 
 def reset(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Reset, sometimes with an MMIO read pending; VBAR is put back, or the first exception would never end."""
+    """Reset the vCPU, sometimes with an MMIO read pending; restore VBAR_EL1, or the first exception would loop."""
     pending = _point(rng, LOADS[0], address_in(rng, MMIO, 1)) if rng.random() < 0.3 else []
     return [*pending, Step("reset"), Step("set", ("vbar_el1", VECTORS.base))]
 
 
 def first_touch(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Load, store or jump to a page of DATA that no value in the steps points to yet."""
+    """Load, store or jump to a page of DATA to which no value in the steps refers yet."""
     touched = {a // PAGE for step in before for a in step.args if isinstance(a, int) and DATA.base <= a < DATA.end}
     pages = [p for p in range(DATA.base // PAGE, DATA.end // PAGE) if p not in touched]
     page = pages[int(rng.random() * len(pages))] * PAGE if pages else DATA.base
@@ -194,24 +196,24 @@ def first_touch(rng: Random, before: Sequence[Step]) -> list[Step]:
 
 
 def fetch_outside(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Jump to where no memory slot is."""
+    """Jump to an address outside all memory slots."""
     base = base_register(rng)
     return [Step("set", (base, fetch_address(rng))), Step("br", (base,))]
 
 
 def host_writes(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """A few registers written by the host, then a trap that shows them."""
+    """Write a few registers from the host, then trap to show them."""
     names = [choose(rng, SET_NAMES) for _ in range(1 + rng.getrandbits(1))]
     return [*(Step("set", (n, register_value(rng, n))) for n in names), Step("hvc", (0,))]
 
 
 def secure_call(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """A hypercall by SMC, mostly of immediate 0."""
+    """Make a call by SMC, usually with immediate 0."""
     return [Step("smc", step.args) if step.kind == "hvc" else step for step in hypercall(rng, before)]
 
 
 def system_register(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Write a system register and read it back, or read and write some as they come."""
+    """Write a system register and read it back, or read and write several at random."""
     if rng.random() < 0.6:
         return [operands(rng, SYSTEM_ACCESSES.pick(rng)) for _ in range(REPEATS.pick(rng))]
     name = choose(rng, WRITABLE)
@@ -222,7 +224,7 @@ def system_register(rng: Random, _: Sequence[Step]) -> list[Step]:
 
 
 def unsyndromed(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Loads and stores whose syndrome is not valid, to MMIO mostly, FP and SIMD enabled."""
+    """Load and store with instructions that report ISV = 0, usually to MMIO, with FP and SIMD enabled."""
     step = operands(rng, choose(rng, UNSYNDROMED))
     base = str(step.args[-1] if isinstance(step.args[-1], str) else step.args[-2])
     steps = [Step("set", (base, address(rng, 16))), step]
@@ -230,20 +232,20 @@ def unsyndromed(rng: Random, _: Sequence[Step]) -> list[Step]:
 
 
 def exception(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Something that is the guest's own affair: an exception to EL1, moves; then a trap that shows what came of it."""
+    """Execute what does not trap to EL2: an exception to EL1, moves; then trap to show the result."""
     kinds = ("brk", "udf", "mov", "movz", "movk", "fmov_to", "fmov_from")
     return [*(operands(rng, choose(rng, kinds)) for _ in range(REPEATS.pick(rng))), Step("hvc", (0,))]
 
 
 def refused_access(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """An access that the host completes early, or answers by an external abort."""
+    """Make an access that the host completes early, or answers with an external abort."""
     steps = mmio_load(rng, before) if rng.random() < 0.6 else mmio_store(rng, before)
     action = Step("abort" if rng.random() < 0.6 else "finish")
     return [*steps, action, Step("hvc", (0,))] if rng.random() < 0.8 else [*steps, action, operands(rng, "set")]
 
 
 def interrupt(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """A virtual SError or an interrupt line, then its mask cleared; the line is lowered again."""
+    """Inject a virtual SError or raise an interrupt line, then unmask it; lower the line again."""
     choice = rng.random()
     if choice < 0.4:
         raised, mask, lowered = Step("serror", (0 if rng.random() < 0.7 else rng.getrandbits(25),)), 1 << 8, []
@@ -255,7 +257,7 @@ def interrupt(rng: Random, _: Sequence[Step]) -> list[Step]:
 
 
 def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """An exit that looks like another one: any class, mostly with a syndrome that could be."""
+    """Forge an exit: replace its syndrome by one of any class, usually a possible one."""
     choice = rng.random()
     steps = [operands(rng, TRAPS.pick(rng))]
     if choice < 0.1:
@@ -271,7 +273,7 @@ def forged_exit(rng: Random, _: Sequence[Step]) -> list[Step]:
 
 
 def shared_page(rng: Random) -> list[Step]:
-    """A protected VM shares a page with its host or ends that, and the host writes there."""
+    """Share a page of a protected VM with its host, or unshare it; the host writes to the page."""
     page = address_in(rng, DATA, PAGE) & -PAGE
     share = pkvm_calls.SHARE if rng.random() < 0.6 else pkvm_calls.UNSHARE
     arguments = (("x0", share), ("x1", page), ("x2", 0), ("x3", 0))
@@ -280,15 +282,15 @@ def shared_page(rng: Random) -> list[Step]:
 
 
 SECOND_VCPUS: Mapping[str, tuple[str, int]] = {
-    # The first vCPU of its VM, which can call it on, and its own number.
+    # The vCPU's number, and the first vCPU of its VM, which can call CPU_ON for it.
     CONTEXT_NAMES[1]: (CONTEXT_NAMES[0], PAIR + 1),
     PROTECTED_NAMES[1]: (PROTECTED_NAMES[0], PROTECTED_VCPUS[1]),
 }
 
 
 def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Another vCPU for a while; sometimes it turns itself off and is called on again."""
-    # A protected VM is not there on most targets, and costs a VM of its own: only where a seed brought it.
+    """Switch to another vCPU for some steps; sometimes it calls CPU_OFF and is turned on again."""
+    # Most targets have no protected VM, and it takes an additional VM: use it only if a seed does.
     is_there = any(Step("vcpu", (name,)) in before for name in PROTECTED_NAMES)
     others = (*WITHOUT_GIC[1:], *PROTECTED_NAMES) if is_there else WITHOUT_GIC[1:]
     name = others[int(rng.random() * len(others))]
@@ -306,17 +308,17 @@ def other_vcpu(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [Step("vcpu", (name,)), *there, *call, *on]
 
 
-def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Turn stage 1 on or off, or write an entry of its tables and go through it."""
+def stage1_translation(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Enable or disable stage 1, or write a table entry and access memory through it."""
     is_on = any(step.kind == "write" for step in before[-LOOK_BACK:])
     choice = rng.random()
     if choice < 0.1:
-        return stage1_tables.turn_off()
-    steps = [] if is_on and rng.random() < 0.8 else stage1_tables.turn_on(rng)
+        return stage1_tables.disable_stage1()
+    steps = [] if is_on and rng.random() < 0.8 else stage1_tables.enable_stage1(rng)
     for _ in range(REPEATS.pick(rng)):
-        entries, virtual = stage1_tables.shape(rng, [*before, *steps])
+        entries, virtual = stage1_tables.write_entry(rng, [*before, *steps])
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
-        where = virtual + stage1_tables.inside(rng, form.size)
+        where = virtual + stage1_tables.offset_inside(rng, form.size)
         if rng.random() < 0.2:
             base = base_register(rng)
             steps += [*entries, Step("set", (base, where & -4)), Step("br", (base,))]
@@ -327,9 +329,9 @@ def translated(rng: Random, before: Sequence[Step]) -> list[Step]:
     return steps
 
 
-def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Change memory slots, then load and store where they are; mostly all is put back as it was."""
-    changes, base = memory_slots.change(rng)
+def changed_slots(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Change memory slots, then load and store in them; usually restore them afterwards."""
+    changes, base = memory_slots.change_slots(rng)
     steps = [operands(rng, TRAPS.pick(rng)), *changes]
     for _ in range(REPEATS.pick(rng)):
         form = ACCESS_FORMS[int(rng.random() * len(ACCESS_FORMS))]
@@ -340,8 +342,8 @@ def reshaped(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [*steps, *back] if rng.random() < 0.7 else steps
 
 
-def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
-    """Userspace debugs the guest for a while: steps it, takes its BRKs, or has points in code or data."""
+def guest_debug(rng: Random, before: Sequence[Step]) -> list[Step]:
+    """Debug the guest from userspace for some steps: single steps, BRK instructions, breakpoints or watchpoints."""
     choice = rng.random()
     if choice < 0.4:
         way = choose(rng, ("step", "step", "brk", "step_brk"))
@@ -350,7 +352,7 @@ def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
             inside += MOST_IDIOMS.pick(rng)(rng, before)
         return [operands(rng, "hvc"), Step("debug", (way,)), *inside, Step("debug", ("off",))]
     if choice < 0.7:
-        # Where the next instructions will be, as long as nothing is put in front of them.
+        # The addresses of the next instructions, unless steps are inserted before them.
         slot = sum(KINDS[step.kind].side is Actor.GUEST for step in before) + 1 + rng.getrandbits(2)
         where = min(CODE.base + 4 * slot, CODE.end - 4)
         point = Step("breakpoint", (rng.getrandbits(1), where, choose(rng, ("el1", "el0", "any"))))
@@ -366,8 +368,8 @@ def debugged(rng: Random, before: Sequence[Step]) -> list[Step]:
     return [*steps, *([Step("debug", ("off",))] if rng.random() < 0.7 else [])]
 
 
-def single(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """One step of any kind."""
+def single_step(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Generate one step of any kind."""
     return [any_step(rng)]
 
 
@@ -375,7 +377,7 @@ MOST_IDIOMS: Weights[Idiom] = Weights(
     (mmio_load, 20.0), (mmio_store, 10.0), (hypercall, 10.0), (traps, 10.0), (first_touch, 8.0), (fetch_outside, 3.0),
     (secure_call, 3.0), (system_register, 15.0), (unsyndromed, 5.0), (exception, 15.0), (refused_access, 3.0),
 )  # fmt: skip
-"""What a guest does while userspace debugs it."""
+"""Idioms for the guest while userspace debugs it."""
 IDIOMS: Weights[Idiom] = Weights(
     (mmio_load, 24.0),
     (mmio_store, 12.0),
@@ -393,10 +395,10 @@ IDIOMS: Weights[Idiom] = Weights(
     (interrupt, 3.0),
     (forged_exit, 4.0),
     (other_vcpu, 3.0),
-    (translated, 4.0),
-    (reshaped, 0.6),  # the next scenario needs a VM made for it, which takes as long as 30 exits
-    (interrupts, 0.7),
-    (debugged, 1.0),
-    (left_behind, 0.5),
-    (single, 22.0),
+    (stage1_translation, 4.0),
+    (changed_slots, 0.6),  # the next scenario needs a new VM, whose creation takes as long as 30 exits
+    (gic_interrupts, 0.7),
+    (guest_debug, 1.0),
+    (unswitched_register, 0.5),
+    (single_step, 22.0),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots worth having: what a VM starts with, and changes of them that unmap what the guest has touched."""
+"""Generate memory slots: the initial slots of a VM, and changes that unmap memory which the guest has accessed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from harness.scenario.memory_slots import DEFAULT, IPA_LIMIT, KINDS, PAGE, Slot
 from harness.scenario.scenario import Step, slot_step
 
 ELSEWHERE = Weights((0x8000_0000, 40.0), (0x4010_0000, 25.0), (1 << 39, 15.0), (0xC000_0000, 10.0), (0, 10.0))
-"""Where a slot goes that is not at home; 0: to the end of the guest's physical address space."""
+"""Other addresses for a slot; 0: at the end of the guest's physical address space."""
 SIZES = Weights((PAGE, 40.0), (4 * PAGE, 20.0), (DATA.size // 2, 20.0), (DATA.size, 20.0))
 _KINDS: Weights[str] = Weights(("rw", 40.0), ("log", 30.0), ("ro", 20.0), ("ro_log", 10.0))
 (WHOLE,) = DEFAULT
 
 
-def slot(rng: Random, number: int) -> Slot:
-    """A slot of any kind, at home or elsewhere."""
+def random_slot(rng: Random, number: int) -> Slot:
+    """Return a slot of any kind, at its default address or another one."""
     size = SIZES.pick(rng)
     home = DATA.base + int(rng.random() * ((DATA.size - size) // PAGE + 1)) * PAGE
     base = home if rng.random() < 0.5 else ELSEWHERE.pick(rng) or IPA_LIMIT - size
     return Slot(number, _KINDS.pick(rng), base, size, home)
 
 
-def shape(rng: Random) -> tuple[Slot, ...]:
-    """The slots of a VM that is not as all others: one of another kind, two halves, a hole, the same page twice."""
+def unusual_slots(rng: Random) -> tuple[Slot, ...]:
+    """Return non-default slots of a VM: one of another kind, two halves, a hole, or one page mapped twice."""
     kind, half = _KINDS.pick(rng), DATA.size // 2
     choice = rng.random()
     if choice < 0.3:
@@ -41,14 +41,14 @@ def shape(rng: Random) -> tuple[Slot, ...]:
     return WHOLE, Slot(2, kind, 0x8000_0000, DATA.size, DATA.base)
 
 
-def boot(rng: Random) -> tuple[tuple[int, int], ...]:
-    """Some words of memory: a page's first ones, or where tables are."""
+def initial_words(rng: Random) -> tuple[tuple[int, int], ...]:
+    """Return some initial words of memory: the first of a page, or in the translation tables."""
     start = TABLE if rng.random() < 0.5 else DATA.base + int(rng.random() * (DATA.size // PAGE)) * PAGE
     return tuple((start + 8 * i, bits(rng)) for i in range(1 + rng.getrandbits(3)))
 
 
-def change(rng: Random) -> tuple[list[Step], int]:
-    """Change slots; return that, and an address where memory is then, was before, or appears twice."""
+def change_slots(rng: Random) -> tuple[list[Step], int]:
+    """Return steps that change slots, and an address that is mapped then, was mapped before, or is mapped twice."""
     whole, away = slot_step(WHOLE), WHOLE._replace(base=ELSEWHERE.pick(rng) or IPA_LIMIT - DATA.size)
     choice = rng.random()
     if choice < 0.3:
@@ -62,5 +62,5 @@ def change(rng: Random) -> tuple[list[Step], int]:
         return [slot_step(away), whole], DATA.base
     if choice < 0.85:
         return [Step("drop_slot", (1,))], DATA.base
-    new = slot(rng, 1 + int(rng.random() * 4))
+    new = random_slot(rng, 1 + int(rng.random() * 4))
     return [*([Step("drop_slot", (new.number,))] if rng.random() < 0.5 else []), slot_step(new)], new.base

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structure-aware mutator: scenarios in, valid scenarios out, a function of the random numbers passed in.
+"""Mutate scenarios into valid scenarios; the result is a function of the random number generator passed in.
 
-Scenarios are kept long (MIN_STEPS..MAX_LENGTH), because a run costs the same before its first exit however many
-exits follow.  ``custom_mutator`` and ``custom_crossover`` are the same moves for libFuzzer, on scenario text.
+Scenarios are kept long (MIN_STEPS..MAX_LENGTH), because the cost of a run before its first exit does not depend on the
+number of exits.  ``custom_mutator`` and ``custom_crossover`` are the same mutations for libFuzzer, on scenario text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 
 from fuzz.generate import memory_slots
 from fuzz.generate.idioms import IDIOMS
-from fuzz.generate.stage1_tables import tame
+from fuzz.generate.stage1_tables import repair_stage1
 from fuzz.generate.steps import EVERYWHERE, operands
 from fuzz.generate.values import BOUNDARIES, Weights, bits, register_value
 from harness.arch.a64 import FORM
@@ -50,19 +50,19 @@ def _span(rng: Random, steps: Steps, most: int) -> tuple[int, int]:
 
 
 def insert_idiom(rng: Random, steps: Steps, _: Registers) -> None:
-    """Insert an idiom, or a single step, anywhere."""
+    """Insert an idiom, or a single step, at a random position."""
     at = int(rng.random() * (len(steps) + 1))
     steps[at:at] = IDIOMS.pick(rng)(rng, steps)
 
 
 def delete(rng: Random, steps: Steps, _: Registers) -> None:
-    """Delete up to four steps in a row."""
+    """Delete up to four consecutive steps."""
     start, end = _span(rng, steps, 4)
     del steps[start:end]
 
 
 def duplicate(rng: Random, steps: Steps, _: Registers) -> None:
-    """Copy up to eight steps in a row to anywhere."""
+    """Copy up to eight consecutive steps to a random position."""
     start, end = _span(rng, steps, 8)
     at = int(rng.random() * (len(steps) + 1))
     steps[at:at] = steps[start:end]
@@ -80,14 +80,14 @@ def replace(rng: Random, steps: Steps, _: Registers) -> None:
     steps[at : at + 1] = IDIOMS.pick(rng)(rng, steps)
 
 
-def refresh(rng: Random, steps: Steps, _: Registers) -> None:
-    """Give a step fresh operands, its kind unchanged."""
+def new_operands(rng: Random, steps: Steps, _: Registers) -> None:
+    """Give a step new operands of the same kind."""
     at = _at(rng, steps)
     steps[at] = operands(rng, steps[at].kind)
 
 
 def _nudged(rng: Random, value: int, unit: int, limit: int) -> int:
-    """A number near ``value`` in one of several senses, a multiple of ``unit`` in 0..limit."""
+    """Return ``value`` with a bit flipped or one ``unit`` away, or a new number; a multiple of ``unit`` in 0..limit."""
     match rng.getrandbits(2):
         case 0:
             value ^= 1 << int(rng.random() * max(1, limit.bit_length()))
@@ -127,7 +127,7 @@ def change_operand(rng: Random, steps: Steps, _: Registers) -> None:
 
 
 def change_register(rng: Random, _: Steps, registers: Registers) -> None:
-    """Initialise a register with another value, or one more register."""
+    """Change the initial value of a register, or initialise one more register."""
     if registers and rng.random() < 0.6:
         name = tuple(registers)[int(rng.random() * len(registers))]
     else:
@@ -150,7 +150,7 @@ MOVES: Weights[Move] = Weights(
     (duplicate, 6.0),
     (swap, 6.0),
     (replace, 12.0),
-    (refresh, 10.0),
+    (new_operands, 10.0),
     (change_operand, 20.0),
     (change_register, 8.0),
     (drop_register, 2.0),
@@ -159,16 +159,16 @@ MOVE_COUNTS: Weights[int] = Weights((1, 40.0), (2, 25.0), (3, 15.0), (5, 12.0), 
 
 
 RESHAPED = 0.04
-"""How often a scenario gets other memory slots, or other words of memory, to start with."""
+"""Probability of other initial memory slots, or other initial words of memory."""
 
 
 def _memory(rng: Random, like: Scenario | None) -> tuple[tuple[Slot, ...], tuple[tuple[int, int], ...]]:
-    """Return the slots and words that a scenario starts with: those of another one or, now and then, others."""
+    """Return the initial slots and words of a scenario: those of ``like`` or, sometimes, new ones."""
     slots, boot = (like.slots, like.boot) if like is not None else ((), ())
     if rng.random() < RESHAPED:
-        slots = memory_slots.shape(rng) if rng.random() < 0.8 else ()
+        slots = memory_slots.unusual_slots(rng) if rng.random() < 0.8 else ()
     if rng.random() < RESHAPED:
-        boot = memory_slots.boot(rng) if rng.random() < 0.8 else ()
+        boot = memory_slots.initial_words(rng) if rng.random() < 0.8 else ()
     return slots, boot
 
 
@@ -177,10 +177,10 @@ def _build(
 ) -> Scenario:
     """Make a scenario of at least ``length`` and at most MAX_LENGTH steps that begins with a guest step.
 
-    It starts with the memory of ``like``, mostly.
+    Its initial memory is usually that of ``like``.
     """
     first = next((i for i, step in enumerate(steps) if KINDS[step.kind].side is Actor.GUEST), None)
-    # A host step takes place at an exit, and there is none before the first guest step.
+    # A host step takes place at an exit; the first exit follows the first guest step.
     steps = [Step("hvc", (0,))] if first is None else steps[first:]
     while len(steps) < length:
         steps += IDIOMS.pick(rng)(rng, steps)
@@ -188,7 +188,7 @@ def _build(
         start = 1 + int(rng.random() * MAX_LENGTH)
         del steps[start : start + len(steps) - MAX_LENGTH]
         del steps[MAX_LENGTH:]
-    tame(rng, steps)
+    repair_stage1(rng, steps)
     return Scenario(ABOUT, tuple(registers.items()), tuple(steps), *_memory(rng, like))
 
 
@@ -200,7 +200,7 @@ def generate(rng: Random) -> Scenario:
 
 
 def mutate(scenario: Scenario, rng: Random) -> Scenario:
-    """Return a scenario some MOVES away."""
+    """Return a scenario after some random MOVES."""
     steps, registers = list(scenario.steps), dict(scenario.registers)
     for _ in range(MOVE_COUNTS.pick(rng)):
         (MOVES.pick(rng) if steps else insert_idiom)(rng, steps, registers)
@@ -208,7 +208,7 @@ def mutate(scenario: Scenario, rng: Random) -> Scenario:
 
 
 def crossover(a: Scenario, b: Scenario, rng: Random) -> Scenario:
-    """Return ``a`` with a run of its steps replaced by a run of ``b``'s, and registers of both."""
+    """Return ``a`` with some consecutive steps replaced by steps of ``b``, and registers of both."""
     steps = list(a.steps)
     start, end = sorted((int(rng.random() * (len(steps) + 1)), int(rng.random() * (len(steps) + 1))))
     low, high = sorted((int(rng.random() * (len(b.steps) + 1)), int(rng.random() * (len(b.steps) + 1))))
@@ -221,7 +221,7 @@ def crossover(a: Scenario, b: Scenario, rng: Random) -> Scenario:
 def _fit(scenario: Scenario, max_size: int) -> bytes:
     """Return the text, with steps (then registers) dropped from the end until it is at most ``max_size`` bytes."""
     text = format_scenario(scenario)
-    # Everything is ASCII but possibly the sentence, which is ABOUT.
+    # All text is ASCII except possibly the description, which is ABOUT here.
     if len(text) > max_size:
         lines = text.splitlines(keepends=True)
         size = len(text)
@@ -239,12 +239,12 @@ def _read(data: bytes, rng: Random) -> Scenario:
 
 
 def custom_mutator(data: bytes, max_size: int, seed: int) -> bytes:
-    """Mutate scenario text, at most ``max_size`` bytes long; bytes that are no scenario give a generated one."""
+    """Mutate scenario text to at most ``max_size`` bytes; if it is no scenario, generate one."""
     rng = Random(seed)
     return _fit(mutate(_read(data, rng), rng), max_size)
 
 
 def custom_crossover(a: bytes, b: bytes, max_size: int, seed: int) -> bytes:
-    """Cross the texts of two scenarios, at most ``max_size`` bytes long."""
+    """Cross the texts of two scenarios into one of at most ``max_size`` bytes."""
     rng = Random(seed)
     return _fit(crossover(_read(a, rng), _read(b, rng), rng), max_size)

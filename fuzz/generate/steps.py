@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single steps, drawn with weights: which kind, then its operands."""
+"""Draw single steps with weights: first the kind, then its operands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.scenario.steps import BASE_NAMES, KINDS, SET_NAMES, STEP_KINDS, Ope
 
 IMMEDIATES = Weights((0, 90.0), (1, 4.0), (0xFFFF, 3.0), (0x4242, 3.0))
 OFFSETS = Weights((0, 70.0), (1, 10.0), (2, 5.0), (0xFFF, 5.0), (0x800, 5.0), (0x123, 5.0))
-"""In units of the access size."""
+"""Offsets of accesses, in units of the access size."""
 
 _WEIGHTS: dict[str, float] = {
     **{"hvc": 25.0, "wfi": 4.0, "wfe": 4.0, "br": 2.0, "set": 8.0, "complete": 3.0, "reset": 0.5},
@@ -28,9 +28,9 @@ _WEIGHTS: dict[str, float] = {
 }
 STEP_WEIGHTS: Weights[str] = Weights(*((k.keyword, _WEIGHTS.get(k.keyword, 0.7)) for k in STEP_KINDS))
 EVERYWHERE: tuple[str, ...] = tuple(name for name in CONTEXT_NAMES if name not in PROTECTED_NAMES)
-"""The vCPUs that every target has."""
+"""The vCPUs that exist on every target."""
 WITHOUT_GIC: tuple[str, ...] = tuple(name for name in EVERYWHERE if name not in VCPUS)
-"""What steps that need no interrupt go to: a VM with a GIC takes longer to make."""
+"""The vCPUs for steps without interrupts: a VM with a GIC takes longer to create."""
 _NAMES: dict[tuple[str, str], tuple[str, ...]] = {
     # Sorted, because the order of a set differs from process to process.
     (k.keyword, o.name): tuple(sorted(o.names))
@@ -39,10 +39,10 @@ _NAMES: dict[tuple[str, str], tuple[str, ...]] = {
     if o.names
 } | {("vcpu", "vcpu"): EVERYWHERE}
 _FATAL = ("sctlr_el1", "vbar_el1")
-"""After a random value in one of these, a guest does nothing sensible any more."""
+"""Registers in which a random value usually makes the guest take exceptions without end."""
 _RAISES = (ExpectedResult.UNDEFINED, ExpectedResult.EITHER)
 _CALM: dict[str, tuple[str, ...]] = {
-    # Accesses that raise no exception, whose way through the vectors costs as much as four traps.
+    # Accesses that raise no exception: an exception through the vectors takes as long as four traps.
     "mrs": tuple(r.name for r in SYSREGS if r.name in READABLE and r.read not in _RAISES),
     "msr": tuple(r.name for r in SYSREGS if r.name in WRITABLE and r.write not in _RAISES),
 }
@@ -50,28 +50,28 @@ _BY_MNEMONIC = {m: tuple(f for f in ACCESS_FORMS if f.mnemonic == m) for m in AC
 
 
 def choose(rng: Random, items: Sequence[str]) -> str:
-    """Draw one of ``items`` (``Random.choice`` takes three times as long)."""
+    """Return a random item (``Random.choice`` takes three times as long)."""
     return items[int(rng.random() * len(items))]
 
 
 def base_register(rng: Random) -> str:
-    """A base register: mostly one that no hypervisor call overwrites (SMCCC results are in x0..x3)."""
+    """Return a base register: usually one that no hypercall overwrites (SMCCC results are in x0..x3)."""
     return BASE_NAMES[int(rng.random() * 31)] if rng.random() < 0.2 else BASE_NAMES[4 + int(rng.random() * 27)]
 
 
 def target_register(rng: Random, form: AccessForm) -> str:
-    """A register to load or store; the zero register more often than one in 32."""
+    """Return a register to load or store; the probability of the zero register is more than 1/32."""
     return form.targets[31] if rng.random() < 0.1 else form.targets[int(rng.random() * 31)]
 
 
 def access(rng: Random, form: AccessForm, base: str) -> Step:
-    """A load or store through ``base``, sometimes of ``base`` itself."""
+    """Return a load or store through ``base``, sometimes of ``base`` itself."""
     target = form.targets[int(base[1:])] if rng.random() < 0.06 else target_register(rng, form)
     return Step(form.mnemonic, (target, base, OFFSETS.pick(rng) * form.size))
 
 
 def operands(rng: Random, kind: str) -> Step:
-    """A step of ``kind`` with fresh operands."""
+    """Return a step of ``kind`` with random operands."""
     forms = _BY_MNEMONIC.get(kind)
     if forms:
         return access(rng, forms[int(rng.random() * len(forms))], base_register(rng))
@@ -81,7 +81,7 @@ def operands(rng: Random, kind: str) -> Step:
         case "br":
             return Step(kind, (base_register(rng),))
         case "slot":
-            return slot_step(memory_slots.slot(rng, 1 + int(rng.random() * 4)))
+            return slot_step(memory_slots.random_slot(rng, 1 + int(rng.random() * 4)))
         case "set":
             name = choose(rng, SET_NAMES)
             return Step(kind, (name, register_value(rng, name)))
@@ -104,5 +104,5 @@ def _operand(rng: Random, kind: str, operand: Operand) -> str | int:
 
 
 def any_step(rng: Random) -> Step:
-    """One step by STEP_WEIGHTS."""
+    """Return one step, drawn with STEP_WEIGHTS."""
     return operands(rng, STEP_WEIGHTS.pick(rng))

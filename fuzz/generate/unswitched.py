@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps in which one VM writes what KVM may not switch, between two reads of another one
-(:mod:`harness.relations.isolate_unswitched`)."""
+"""Generate writes of registers that KVM may not switch, in one VM between two reads in another VM.
+
+The relation is :mod:`harness.relations.isolate_unswitched`.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ OTHERS: tuple[str, ...] = tuple(c.name for c in CONTEXTS if c.machine in (NISV_M
 CALL = Step("hvc", (0,))
 
 
-def left_behind(rng: Random, _: Sequence[Step]) -> list[Step]:
-    """Read a register, let another VM write it, and read it again."""
+def unswitched_register(rng: Random, _: Sequence[Step]) -> list[Step]:
+    """Return steps that read a register, write it in another VM, and read it again."""
     name, other = NAMES[int(rng.random() * len(NAMES))], OTHERS[int(rng.random() * len(OTHERS))]
     source, target = f"x{10 + rng.getrandbits(3)}", f"x{20 + rng.getrandbits(3)}"
     read = [Step("mrs", (target, name)), CALL]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that are worth trying: addresses, PSTATEs, function ids and boundaries, by the register that holds them.
+"""Draw values for registers: addresses, PSTATEs, function ids and boundary values.
 
-Weights are rows of :class:`Weights` tables; everything is a function of the ``rng`` that is passed in.
+Weights are rows of :class:`Weights` tables; every result is a function of the ``rng`` that is passed in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Maker = Callable[[Random], int]
 
 
 class Weights(Generic[T]):
-    """A table of (item, weight) rows that one can draw from."""
+    """A table of rows (item, weight) for weighted random draws."""
 
     def __init__(self, *rows: tuple[T, float]) -> None:
         self.items = tuple(item for item, _ in rows)
@@ -37,20 +37,20 @@ BOUNDARIES: tuple[int, ...] = tuple(
     sorted({(1 << bit) + delta & MASK64 for bit in (0, 7, 8, 15, 16, 31, 32, 63, 64) for delta in (-1, 0, 1)})
 )
 
-# Outside what a 40-bit IPA space or a canonical address can hold; stage 1 or stage 2 must refuse these.
+# Addresses outside a 40-bit IPA space, or not canonical; stage 1 or stage 2 must reject these.
 BEYOND = Region("beyond", 0x1_0000_0000, MASK64 - 0xFFFF_FFFF, False, "above every region of the layout")
 
-# Stores to CODE would change the steps that follow, so those two regions are rare.
+# Stores to CODE would change later steps, so these two regions have small weights.
 DATA_REGIONS = Weights((MMIO, 60.0), (HOLE, 15.0), (DATA, 20.0), (VECTORS, 2.0), (CODE, 1.0), (BEYOND, 2.0))
 FETCH_REGIONS = Weights((MMIO, 50.0), (HOLE, 40.0), (BEYOND, 10.0))
 PC_REGIONS = Weights((MMIO, 30.0), (HOLE, 30.0), (VECTORS, 20.0), (DATA, 15.0), (BEYOND, 5.0))
 
 FUNCTIONS = Weights(*((f.fid, 0.2 if f.sleeps else 1.0) for f in SMCCC_FUNCTIONS))
 
-# Arm ARM C5.2.18 SPSR_EL1 for M; D1.3 PSTATE. KVM refuses other modes than these three.
+# Arm ARM C5.2.18 SPSR_EL1 for M; D1.3 PSTATE.  KVM rejects all modes except these three.
 MODES = Weights((0b0101, 80.0), (0b0100, 10.0), (0b0000, 10.0))
 DAIF_MASKS = Weights((0x3C0, 80.0), (0x000, 8.0), (0x200, 4.0), (0x100, 4.0), (0x040, 4.0))
-# SS, PAN, UAO, DIT, SSBS, TCO, BTYPE; IL is last because it turns every instruction into an exception.
+# SS, PAN, UAO, DIT, SSBS, TCO, BTYPE; IL is last because it makes every instruction an exception.
 PSTATE_EXTRAS = Weights(
     (0, 80.0), (1 << 21, 3.0), (1 << 22, 3.0), (1 << 23, 3.0), (1 << 24, 3.0), (1 << 12, 3.0), (1 << 25, 2.0),
     (0b01 << 10, 2.0), (1 << 20, 1.0),
@@ -58,7 +58,7 @@ PSTATE_EXTRAS = Weights(
 
 SCTLR_RESET = 0x00C5_0078
 """SCTLR_EL1 as KVM resets it (docs/spec/kvm.md section 4.1)."""
-# Arm ARM D19.2 SCTLR_EL1: A, C, SA, nTWI, nTWE, WXN, E0E, EE, SPAN; M needs tables, without them nothing runs.
+# Arm ARM D19.2 SCTLR_EL1: A, C, SA, nTWI, nTWE, WXN, E0E, EE, SPAN; M is rare: without tables the guest cannot execute.
 SCTLR_FLIPS = Weights(
     (0, 30.0), (1 << 1, 8.0), (1 << 2, 8.0), (1 << 3, 8.0), (1 << 16, 8.0), (1 << 18, 8.0), (1 << 19, 8.0),
     (1 << 24, 5.0), (1 << 25, 5.0), (1 << 23, 8.0), (1 << 0, 1.0),
@@ -66,13 +66,13 @@ SCTLR_FLIPS = Weights(
 
 
 TABLE = DATA.base + 0x4_0000
-"""Where the first translation table of generated scenarios is: away from the first and last bytes of DATA."""
+"""Address of the first translation table of generated scenarios: not at the first or last bytes of DATA."""
 TCR_39_BITS = 0x2_0080_0019
 """TCR_EL1: T0SZ 25, 4 KiB granule, no TTBR1_EL1, 40 bits of output (Arm ARM D17.2.139)."""
 
 
 def bits(rng: Random) -> int:
-    """A boundary, few set bits, or 64 random bits."""
+    """Return a boundary value, a value with few bits set, or 64 random bits."""
     choice = rng.random()
     if choice < 0.4:
         return BOUNDARIES[int(rng.random() * len(BOUNDARIES))]
@@ -82,7 +82,7 @@ def bits(rng: Random) -> int:
 
 
 def address_in(rng: Random, region: Region, size: int = 8) -> int:
-    """An address in ``region`` for an access of ``size`` bytes: first or last bytes or anywhere, mostly aligned."""
+    """Return an address in ``region`` for an access of ``size`` bytes: first, last or any bytes, usually aligned."""
     choice = rng.random()
     if choice < 0.15:
         address = region.base
@@ -96,17 +96,17 @@ def address_in(rng: Random, region: Region, size: int = 8) -> int:
 
 
 def address(rng: Random, size: int = 8) -> int:
-    """An address for a load or store of ``size`` bytes."""
+    """Return an address for a load or store of ``size`` bytes."""
     return address_in(rng, DATA_REGIONS.pick(rng), size)
 
 
 def fetch_address(rng: Random) -> int:
-    """An address outside every memory slot, to fetch from."""
+    """Return an address outside every memory slot, for an instruction fetch."""
     return address_in(rng, FETCH_REGIONS.pick(rng), 4)
 
 
 def function(rng: Random) -> int:
-    """A function id for x0: a known one, a neighbour of one, or with its upper half dirty (SMCCC ignores it)."""
+    """Return a function id for x0: a known one, a neighbour of one, or one with upper bits set (SMCCC ignores them)."""
     fid = FUNCTIONS.pick(rng)
     choice = rng.random()
     if choice < 0.8:
@@ -115,7 +115,7 @@ def function(rng: Random) -> int:
 
 
 def mpidr(rng: Random) -> int:
-    """An affinity as CPU_ON and AFFINITY_INFO take it: mostly of a vCPU with a small id, or with junk around."""
+    """Return an affinity for CPU_ON and AFFINITY_INFO: usually of a vCPU with a small id, or with other bits set."""
     affinity = rng.getrandbits(2)
     choice = rng.random()
     if choice < 0.7:
@@ -124,32 +124,32 @@ def mpidr(rng: Random) -> int:
 
 
 def pstate(rng: Random) -> int:
-    """A PSTATE in one of the modes that KVM accepts."""
+    """Return a PSTATE in one of the modes that KVM accepts."""
     return MODES.pick(rng) | DAIF_MASKS.pick(rng) | PSTATE_EXTRAS.pick(rng) | rng.getrandbits(4) << 28
 
 
 def sctlr(rng: Random) -> int:
-    """The reset value of SCTLR_EL1 with up to two bits flipped, the MMU mostly off."""
+    """Return the reset value of SCTLR_EL1 with up to two bits flipped, usually with the MMU disabled."""
     return SCTLR_RESET ^ SCTLR_FLIPS.pick(rng) ^ SCTLR_FLIPS.pick(rng)
 
 
 def vbar(rng: Random) -> int:
-    """A vector base: mostly the one that the guest's handlers are at, else elsewhere in that region."""
+    """Return a vector base: usually that of the guest's handlers, else another one in that region."""
     return VECTORS.base if rng.random() < 0.95 else VECTORS.base + rng.randrange(0, VECTORS.size, 0x800)
 
 
 def ttbr(rng: Random) -> int:
-    """Mostly the table that generated scenarios have."""
+    """Return usually the address of the table of generated scenarios."""
     return TABLE if rng.random() < 0.7 else bits(rng)
 
 
 def tcr(rng: Random) -> int:
-    """Mostly what fits that table."""
+    """Return usually the value for that table."""
     return TCR_39_BITS if rng.random() < 0.7 else bits(rng)
 
 
 def pc(rng: Random) -> int:
-    """A PC for the host to write: never inside CODE, where it could loop over the steps."""
+    """Return a PC for a host write: never inside CODE, where it could repeat the steps without end."""
     return address_in(rng, PC_REGIONS.pick(rng), 4)
 
 
@@ -158,11 +158,11 @@ SPECIAL: Mapping[str, Maker] = MappingProxyType(
     {"pc": pc, "pstate": pstate, "spsr_el1": pstate, "sctlr_el1": sctlr, "vbar_el1": vbar, "elr_el1": address}
     | {"ttbr0_el1": ttbr, "tcr_el1": tcr}
 )
-"""How to make a value for a register; GPRs and stack pointers draw from GPR_MAKERS, the others are any bits."""
+"""Makers of values, by register; GPRs and stack pointers use GPR_MAKERS, other registers random bits."""
 
 
 def register_value(rng: Random, name: str) -> int:
-    """A value worth having in register ``name``."""
+    """Return a random value for register ``name``."""
     maker = SPECIAL.get(name)
     if maker is None:
         maker = GPR_MAKERS.pick(rng) if name[0] == "x" or name[:2] == "sp" else bits

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The database of findings and runs: SQLite in the campaign's directory, or a URL of SQLAlchemy's.
 
-Statements are SQL that SQLite and PostgreSQL both take.  A commit of an :class:`Access` opened with ``durable`` is on
-the disk; of another one, it outlives the process but perhaps not the power supply.  Whoever only reads opens SQLite's
-file read-only (:mod:`fuzz.store.sqlite_files`).
+All statements are valid for SQLite and PostgreSQL.  A commit of an :class:`Access` opened with ``durable`` is on the
+disk; any other commit survives the end of the process, but perhaps not a power failure.  Readers open SQLite's file
+read-only (:mod:`fuzz.store.sqlite_files`).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Source: PostgreSQL 15 documentation, section 34.1.2.
 
 
 class StoreError(OSError):
-    """The database could not be written: disk full, read-only, somebody else's file, server gone."""
+    """The database could not be written: disk full, read-only, owned by another user, server unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A row that cannot be read: which one, and why."""
+    """A row that cannot be read: its name and the reason."""
 
     where: str
     why: str
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 def default_url(directory: Path) -> str:
-    """Return the URL of the database that a campaign's directory has of its own."""
+    """Return the URL of the default database in a campaign's directory."""
     return f"sqlite:///{directory.absolute() / FILE}"
 
 
@@ -76,15 +76,15 @@ class Access:
             self._connection.execute(text(sql), [{k: _clean(v) for k, v in row.items()} for row in rows])
 
     def rows(self, sql: str, **values: object) -> list[Mapping[str, Any]]:
-        """Return the rows of a query by column name.  InputError: a value is not of its column's type."""
+        """Return the rows of a query as mappings by column name.  InputError: a value is not of its column's type."""
         found: list[Mapping[str, Any]] = [dict(row) for row in self.run(sql, **values).mappings()]
         for row in found:
             if wrong := _wrong(row):
                 raise InputError(self._url, None, wrong)
         return found
 
-    def sound_rows(self, table: str, sql: str, **values: object) -> tuple[list[Mapping[str, Any]], list[Unreadable]]:
-        """Return the rows of a query whose values are of their columns' types, and what is wrong with the others."""
+    def readable_rows(self, table: str, sql: str, **values: object) -> tuple[list[Mapping[str, Any]], list[Unreadable]]:
+        """Return the rows of a query whose values are of their columns' types, and the other rows with their errors."""
         sound: list[Mapping[str, Any]] = []
         others: list[Unreadable] = []
         for row in map(dict, self.run(sql, **values).mappings()):
@@ -96,14 +96,14 @@ class Access:
 
 
 def name_of(table: str, row: Mapping[str, Any]) -> str:
-    """Return what a row is called where people are told of it."""
+    """Return the name of a row for messages."""
     names = ("shelf", "id", "name", "leader", "run", "second", "node", "target", "hash", "feature")
     keys = [str(row[key])[:60] for key in names if key in row]
     return " ".join(dict.fromkeys([table, *(ascii(key)[1:-1] for key in keys)]))
 
 
 def _wrong(row: Mapping[str, Any]) -> str:
-    """Return what is wrong with the values of a row; empty if nothing is."""
+    """Return the first error in the values of a row; empty if all are valid."""
     for name, value in row.items():
         kind, optional = COLUMNS.get(name, (object, True))
         if optional and value is None:
@@ -119,16 +119,16 @@ def _wrong(row: Mapping[str, Any]) -> str:
 
 
 def _clean(value: object) -> object:
-    """Return a value as both databases take it: PostgreSQL's text holds no NUL and UTF-8 no lone surrogates."""
+    """Return a value that both databases accept: PostgreSQL's text has no NUL, and UTF-8 no lone surrogates."""
     if not isinstance(value, str):
         return value
     return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class Database:
-    """A database by URL; created or migrated when it is first written, by any number of processes at once.
+    """A database by its URL; the first write creates or migrates it, also if several processes do so at once.
 
-    Whoever reads leaves the file alone, unless it is empty or of an older version.
+    A reader does not change the file, unless it is empty or of an older version.
     """
 
     def __init__(self, url: str) -> None:
@@ -137,17 +137,17 @@ class Database:
     @cached_property
     def _parsed(self) -> URL:
         if "\0" in self.url:
-            raise InputError("--store", None, "no database URL: a NUL character in it")
+            raise InputError("--store", None, "no usable database URL: it has a NUL character")
         try:
             url = make_url(self.url)
-            # What people and servers write.  Another driver is named: postgresql+psycopg2://.
+            # The usual forms of the URL select this driver; a URL such as postgresql+psycopg2:// selects another one.
             return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
         except (ArgumentError, ValueError) as error:
-            raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
+            raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
 
     @property
     def file(self) -> Path | None:
-        """SQLite's file; None if the database is none."""
+        """Return SQLite's file; None for another database."""
         url = self._parsed
         plain = url.get_backend_name() == "sqlite" and not url.query and url.database not in (None, "", ":memory:")
         return Path(str(url.database)) if plain else None
@@ -155,12 +155,12 @@ class Database:
     @cached_property
     def _engine(self) -> Engine:
         try:
-            # A connection for each transaction would be too slow for SQLite; for others a pool is of no use here.
+            # A new connection for each transaction would be too slow for SQLite; other databases need no pool here.
             lite = self._parsed.get_backend_name() == "sqlite"
             how = {"connect_args": _PATIENCE} if self._parsed.drivername == "postgresql+psycopg" else {}
             engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool, **how)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
-            raise InputError("--store", None, f"no database URL that can be used here: {_short(error)}") from error
+            raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
         if lite:
             event.listen(engine, "connect", sqlite_files.prepare_to_write)
             event.listen(engine, "begin", _begin_sqlite)
@@ -168,14 +168,17 @@ class Database:
 
     @cached_property
     def _current(self) -> bool:
-        """Migrate, once in this process."""
+        """Migrate the schema, once per process."""
         with self._engine.begin() as connection:
             migrate(connection, self.url)
         return True
 
     @cached_property
     def _reader(self) -> Engine:
-        """What is read from: the file, read-only; a new or old one is migrated first, in memory if it must stay so."""
+        """Return the engine for reading the file read-only.
+
+        An empty or old file is migrated first; if it cannot be written, a copy in memory is migrated.
+        """
         file = self.file
         if file is not None and sqlite_files.has_content(file):
             engine = create_engine("sqlite://", creator=lambda: sqlite_files.open_read_only(file), poolclass=QueuePool)
@@ -199,7 +202,7 @@ class Database:
 
     @contextmanager
     def access(self, *, write: bool = False, durable: bool = False) -> Iterator[Access]:
-        """Yield one transaction: all of it happens, or nothing.  InputError, StoreError: it cannot be read, written."""
+        """Yield one atomic transaction.  InputError: the database cannot be read; StoreError: it cannot be written."""
         try:
             engine = self._engine if write and self._current else self._reader
             options = {"sf_write": write, "sf_durable": durable}
@@ -211,7 +214,7 @@ class Database:
             raise InputError(self.url, None, f"cannot be read: {_short(error)}") from error
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         for name in ("_engine", "_reader"):
             if name in self.__dict__:
                 self.__dict__.pop(name).dispose()
@@ -225,7 +228,7 @@ def _short(error: Exception) -> str:
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
-    # Outside a transaction, or it does nothing.  With FULL the log is synced at each commit.
+    # This pragma has no effect inside a transaction.  With FULL the log is synced at each commit.
     connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('sf_durable') else 'NORMAL'}")
-    # A transaction that reads before it writes would fail when another one wrote in between.
+    # BEGIN IMMEDIATE: a transaction that reads before it writes would fail if another one wrote in between.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("sf_write", True) else "BEGIN")

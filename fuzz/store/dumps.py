@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory dumps of lost machines below a campaign's directory: the newest few of each cluster, and so much in all."""
+"""Store memory dumps of lost machines in a campaign's directory: the newest of each cluster, up to a total size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.errors import Dump
 
 DUMPS = "dumps"
 KEPT = 3
-"""So many dumps of a cluster stay."""
+"""Number of dumps that are kept for a cluster."""
 MAX_BYTES = 1 << 30
-"""No more than that of all clusters together; a dump of a target of ours has about 14 MB."""
+"""Maximum total size of all dumps; a dump of one of the project's targets has about 14 MB."""
 SUFFIX, NEW = ".kdump", "new-"
 
 
@@ -27,24 +27,25 @@ class Dumps:
     kept: int = KEPT
     max_bytes: int = MAX_BYTES
 
-    def place(self) -> Path:
-        """Return where to write a dump before it is known whose it is.  OSError: there is no room."""
+    def new_path(self) -> Path:
+        """Return a path for a new dump whose cluster is not known yet.  OSError: the directory cannot be made."""
         self.root.mkdir(exist_ok=True)
-        for left in self.root.glob(f"{NEW}*{SUFFIX}"):  # by a worker that was killed while it wrote one
+        for left in self.root.glob(f"{NEW}*{SUFFIX}"):  # left by a worker that was killed while it wrote a dump
             if left.stem == f"{NEW}{os.getpid()}" or not Path("/proc", left.stem.removeprefix(NEW)).exists():
                 left.unlink(missing_ok=True)
         return self.root / f"{NEW}{os.getpid()}{SUFFIX}"
 
     def keep(self, dump: Dump, id_: str) -> tuple[Dump, int]:
-        """Give a dump to a finding; return it with its path below the campaign's directory, and how many older ones
-        had to go for it.
+        """Move a dump to its finding; return it with its new path, and the number of older dumps that were removed.
+
+        The path is relative to the campaign's directory.
         """
         place = self.root / id_
         place.mkdir(exist_ok=True)
         for number in itertools.count(1 + max((int(p.stem) for p in self._of(place)), default=0)):
             path = place / f"{number:04}{SUFFIX}"
             try:
-                os.link(dump.path, path)  # unlike a rename, this fails if another worker was faster
+                os.link(dump.path, path)  # unlike a rename, this fails if another worker made the file first
             except FileExistsError:
                 continue
             break
@@ -65,12 +66,12 @@ class Dumps:
             yield path
 
     def _prune(self, place: Path, newest: Path) -> int:
-        gone = 0
+        removed = 0
         try:
             for path in self._too_many(place):
                 if path != newest:
                     path.unlink()
-                    gone += 1
+                    removed += 1
         except FileNotFoundError:
             pass  # another worker prunes, too
-        return gone
+        return removed

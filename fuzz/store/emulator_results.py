@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other emulators showed of a finding, as the text that is stored with it."""
+"""Convert the results of other emulators for a finding to the text that is stored with it, and back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.findings.verdict import EmulatorResult
 
 
 def to_text(found: Sequence[EmulatorResult]) -> str:
-    """Return what is kept with a finding."""
+    """Return the text to store with a finding."""
     return json.dumps([asdict(place) for place in found])
 
 
 def from_text(text: str) -> tuple[EmulatorResult, ...]:
-    """Return what :func:`to_text` wrote; empty for anything else, which is as if nothing had been measured.
+    """Return the results that :func:`to_text` wrote; any other text gives no results, as if nothing had been measured.
 
-    ValueError: counts that cannot be.
+    ValueError: impossible counts.
     """
     try:
         found = tuple(
@@ -36,5 +36,5 @@ def from_text(text: str) -> tuple[EmulatorResult, ...]:
         return ()
     for place in found:
         if not place.same.possible:
-            raise ValueError(f"{place.same.hits} of {place.same.runs} runs, which cannot be")
+            raise ValueError(f"{place.same.hits} of {place.same.runs} runs, which is impossible")
     return found

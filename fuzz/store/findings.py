@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings in the database: whole or not there at all, however the writer ends; and their export as directories.
+"""Store findings in the database, each in one transaction, and export them as directories.
 
 ::
 
     findings/<kind>-<hash>/scenario.scn    the simplest scenario that showed it (none: the machine did not boot)
                            finding.json    harness.findings.finding
-                           count           how many scenarios showed it so far, decimal
-                           trace.json      what was recorded (harness.trace.tracefile)
-                           other-trace.json  what the second target recorded, where two were compared
-                           target.toml      the target, as a file that --target takes; other-target.toml: the second
+                           count           the number of scenarios that showed it, decimal
+                           trace.json      the recorded trace (harness.trace.tracefile)
+                           other-trace.json  the trace of the second target, if two were compared
+                           target.toml      the target, as a file for --target; other-target.toml: the second
                            console.txt     of a crash: the end of the console
-                           crash.json      and what was taken from the machine (harness.vm.crash)
-                           earlier-01.scn  and what ran before, 01 the last one
+                           crash.json      and the state of the machine (harness.vm.crash)
+                           earlier-01.scn  and the scenarios that ran before, 01 the last one
 
 The database is the store; directories are written from it and never read back.
 """
@@ -34,23 +34,23 @@ from harness.scenario.simplify import simplicity
 from harness.vm.config_text import OTHER_TARGET, TARGET
 
 FINDINGS, FLAKY = "findings", "flaky"
-"""The shelves: what was confirmed, and what did not come back."""
+"""The shelves: confirmed findings, and those that were not reproduced."""
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
 OTHER_TRACE = "other-trace.json"
 CONSOLE = "console.txt"
 FRESH_QEMU = "fresh_qemu"
-"""The text that says how often a finding came back in a fresh QEMU: hits and runs, if that was tried."""
+"""Name of the text with the reproductions in fresh QEMUs: hits and runs, if that was tried."""
 ELSEWHERE = "elsewhere"
-"""The text that says what other emulators showed of a finding (fuzz.triage.other_emulators), if any was tried."""
+"""Name of the text with the results of other emulators (fuzz.triage.other_emulators), if any was tried."""
 
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What a text is called that becomes a file of its finding's directory: nothing outside it."""
+"""Names of texts that are exported as files: they cannot leave the finding's directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finding as it is kept: ``scenario`` is text, ``count`` the scenarios that showed it, dates are ISO 8601."""
+    """A stored finding: ``scenario`` is text, ``count`` the number of scenarios that showed it, dates are ISO 8601."""
 
     shelf: str
     finding: Finding
@@ -80,17 +80,17 @@ class Store:
         extra: Mapping[str, str] | None = None,
         leader: str = "",
     ) -> bool:
-        """Keep a finding and return True; if its cluster is there already, count one more and return False.
+        """Store a finding and return True; if its cluster is stored already, add one to its count and return False.
 
-        A simpler scenario takes the place of the one that is there, with its texts and tries.  ``leader`` is the
-        cluster that the scenario shows first: a scenario of each is kept (:mod:`harness.findings.problems`).
+        A simpler scenario replaces the stored one, with its texts and tries.  ``leader`` is the cluster that the
+        scenario shows first: one scenario of each leader is stored (:mod:`harness.findings.problems`).
         """
         text = None if scenario is None else format_scenario(scenario)
         weight = 0 if scenario is None else simplicity(scenario)
         with self._database.access(write=True, durable=True) as access:
             key = {"shelf": self.shelf, "id": finding.id}
             values = {"document": to_json(finding), "scenario": text, "simplicity": weight}
-            # First the row, whoever makes it: from here on it is locked, for others that add to the same cluster.
+            # Insert the row first, unless it exists: this locks it against other writers of the same cluster.
             new = access.run(
                 "INSERT INTO findings (shelf, id, kind, document, scenario, simplicity, count, first_seen, last_seen) "
                 "VALUES (:shelf, :id, :kind, :document, :scenario, :simplicity, 0, :now, :now) ON CONFLICT DO NOTHING",
@@ -103,7 +103,7 @@ class Store:
                 self.exemplify(access, finding.id, Example(leader, text, weight))
             if not new:
                 sql = "SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id"
-                here, _ = access.sound_rows("findings", sql, **key)
+                here, _ = access.readable_rows("findings", sql, **key)
                 if here and weight >= here[0]["simplicity"]:
                     return False
                 access.run(
@@ -127,17 +127,17 @@ class Store:
         )
 
     def examples(self) -> dict[str, tuple[Example, ...]]:
-        """Return the scenarios of each finding that differ in what they show first.
+        """Return the scenarios of each finding, one for each leading cluster.
 
-        Findings without any are left out, and so are rows that cannot be read.
+        Findings without a scenario and rows that cannot be read are left out.
         """
-        return self.sound_examples()[0]
+        return self.readable_examples()[0]
 
-    def sound_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
+    def readable_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
         """Return :meth:`examples`, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf ORDER BY id, leader"
-            rows, others = access.sound_rows("examples", sql, shelf=self.shelf)
+            rows, others = access.readable_rows("examples", sql, shelf=self.shelf)
         found: dict[str, tuple[Example, ...]] = {}
         for row in rows:
             example = Example(row["leader"], row["example"], row["simplicity"])
@@ -145,7 +145,7 @@ class Store:
         return found, tuple(others)
 
     def revise(self, finding: Finding, scenario: Scenario, extra: Mapping[str, str], leader: str = "") -> None:
-        """Describe a finding that is there by another scenario and other texts, whatever was known of it before.
+        """Replace the scenario and the texts of a stored finding.
 
         ``leader``: as in :meth:`add`.
         """
@@ -166,7 +166,7 @@ class Store:
             self._attach(access, finding.id, extra)
 
     def annotate(self, id_: str, name: str, text: str) -> None:
-        """Put a text with a finding that is there, in place of one of that name."""
+        """Store a text with an existing finding; replace a text of the same name."""
         with self._database.access(write=True, durable=True) as access:
             sql = "DELETE FROM texts WHERE shelf = :shelf AND id = :id AND name = :name"
             access.run(sql, shelf=self.shelf, id=id_, name=name)
@@ -180,7 +180,7 @@ class Store:
             )
 
     def bump(self, times: Mapping[str, int], now: str) -> None:
-        """Count more members of clusters, so many each, the last of them seen at ``now`` (ISO 8601)."""
+        """Add ``times`` members to the counts of clusters; the last ones were observed at ``now`` (ISO 8601)."""
         with self._database.access(write=True) as access:
             for id_, more in times.items():
                 self._bump(access, id_, now, more)
@@ -192,29 +192,29 @@ class Store:
         )
 
     def count(self, id_: str) -> int:
-        """Return how many scenarios showed a cluster; 0 if it is not there."""
+        """Return the number of scenarios that showed a cluster; 0 if it is not stored."""
         with self._database.access() as access:
             sql = "SELECT count FROM findings WHERE shelf = :shelf AND id = :id"
             return next((int(row["count"]) for row in access.rows(sql, shelf=self.shelf, id=id_)), 0)
 
     def simplicities(self) -> dict[str, int]:
-        """Return the clusters that are there, sorted, each with how simple its scenario is (less is simpler).
+        """Return the stored clusters, sorted, each with the simplicity of its scenario (less is simpler).
 
-        Rows in which these cannot be read are left out: what they are of may be found again.
+        Rows whose id or simplicity cannot be read are left out: their clusters may be found again.
         """
         with self._database.access() as access:
             sql = "SELECT id, simplicity FROM findings WHERE shelf = :shelf ORDER BY id"
-            rows, _ = access.sound_rows("findings", sql, shelf=self.shelf)
+            rows, _ = access.readable_rows("findings", sql, shelf=self.shelf)
             return {row["id"]: row["simplicity"] for row in rows}
 
     def ids(self) -> tuple[str, ...]:
-        """Return the clusters that are there, sorted; a row without a readable id is left out."""
+        """Return the ids of the stored clusters, sorted; a row without a readable id is left out."""
         with self._database.access() as access:
             sql = "SELECT id FROM findings WHERE shelf = :shelf ORDER BY id"
-            return tuple(row["id"] for row in access.sound_rows("findings", sql, shelf=self.shelf)[0])
+            return tuple(row["id"] for row in access.readable_rows("findings", sql, shelf=self.shelf)[0])
 
     def load(self, id_: str) -> Finding:
-        """Read a finding.  InputError: it is not there, or somebody changed it into something else."""
+        """Read a finding.  InputError: it is not stored, or its document was changed to that of another one."""
         return self.entry(id_).finding
 
     def entry(self, id_: str) -> Entry:
@@ -236,9 +236,9 @@ class Store:
         """Return every finding with its texts, sorted by id, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT * FROM findings WHERE shelf = :shelf ORDER BY id"
-            rows, others = access.sound_rows("findings", sql, shelf=self.shelf)
+            rows, others = access.readable_rows("findings", sql, shelf=self.shelf)
             sql = "SELECT id, name, text FROM texts WHERE shelf = :shelf ORDER BY id, name"
-            texts, more = access.sound_rows("texts", sql, shelf=self.shelf)
+            texts, more = access.readable_rows("texts", sql, shelf=self.shelf)
         of: dict[str, dict[str, str]] = {}
         for text in texts:
             of.setdefault(text["id"], {})[text["name"]] = text["text"]
@@ -252,14 +252,14 @@ class Store:
         return tuple(entries), (*others, *more)
 
     def texts(self, id_: str) -> Mapping[str, str]:
-        """Return the texts that belong to a finding, by name; what cannot be read is left out."""
+        """Return the texts of a finding, by name; a text that cannot be read is left out."""
         with self._database.access() as access:
             sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id ORDER BY name"
-            rows, _ = access.sound_rows("texts", sql, shelf=self.shelf, id=id_)
+            rows, _ = access.readable_rows("texts", sql, shelf=self.shelf, id=id_)
             return {row["name"]: row["text"] for row in rows}
 
     def export(self, root: Path, only: Collection[str] | None = None) -> None:
-        """Write every finding that can be read as a directory below ``root``, over what is there.
+        """Write every readable finding as a directory below ``root``, over existing ones.
 
         ``only``: their ids (None: all).  OSError: it cannot be written.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the database to stories: every kept finding read, checked again and explained."""
+"""Read stored findings, check their traces again and explain them; the result of each is a story."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.findings.problems import Example
 from harness.findings.regressions import Regression, errata_of, like, load_regressions
 from harness.findings.release_history import HISTORY, read_history
-from harness.report.finding_data import Kept, Story, tell
+from harness.report.finding_data import Kept, Story, build_story
 from harness.scenario.scenario import Scenario, parse
 from harness.trace.tracefile import parse_trace
 from harness.vm.config import load_config
@@ -35,36 +35,36 @@ T = TypeVar("T")
 def open_database(out: Path, url: str | None) -> Database:
     """Return the database of a campaign's directory, or that of a URL.  InputError: the directory has none."""
     if url is None and not (out / FILE).is_file():
-        raise InputError(str(out), None, f"no campaign's directory: there is no {FILE} in it")
+        raise InputError(str(out), None, f"no campaign's directory: it has no {FILE}")
     return Database(url or default_url(out))
 
 
 def kept_files() -> Mapping[Path, tuple[Regression, ...]]:
     """Return the findings of stock kernels that the project keeps, by the folder that has their scenarios.
 
-    InputError: one of their files is none.
+    InputError: one of the files is invalid.
     """
     return {path.parent: load_regressions(path) for path in (KEPT, CRASHES, ALARMS)}
 
 
 def kept_rows() -> tuple[Regression, ...]:
-    """Return them all: divergences, crashes and alarms.  InputError: one of their files is none."""
+    """Return all kept findings: divergences, crashes and alarms.  InputError: one of their files is invalid."""
     return tuple(row for rows in kept_files().values() for row in rows)
 
 
 def refuse_kept(name: str, rows: Iterable[Regression]) -> None:
-    """InputError: a name that is to be a campaign's finding's is that of a kept one."""
+    """Check that the name of a campaign's finding is not that of a kept one.  InputError: it is."""
     if any(row.id == name for row in rows):
-        words = "a kept finding, of no campaign: export takes it with --mail or --selftest; docs/findings.md shows it"
+        words = "a kept finding, of no campaign: export accepts it with --mail or --selftest; see docs/findings.md"
         raise InputError(name, None, words)
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """What a database has of findings; ``stories`` confirmed ones first, ``marks`` by the finding's id.
+class StoredFindings:
+    """The findings of a database: ``stories``, confirmed ones first, and ``marks`` by the finding's id.
 
-    ``examples`` are the scenarios of each confirmed finding that differ in what they show first.  ``unreadable`` are
-    the rows that are in none of these.  ``rows`` are the kept findings that they were compared with.
+    ``examples`` are the scenarios of each confirmed finding, one for each leading cluster.  ``unreadable`` are the rows
+    that could not be read.  ``rows`` are the kept findings with which the stories were compared.
     """
 
     stories: tuple[Story, ...]
@@ -75,7 +75,7 @@ class Contents:
 
 
 class Explainer:
-    """What findings are explained with; each file of the project's is read once.  InputError: it is none."""
+    """Explains findings; reads each file of the catalogue once.  InputError: a file is invalid."""
 
     def __init__(self) -> None:
         self.kept = kept_rows()
@@ -83,17 +83,17 @@ class Explainer:
         self._catalogues: dict[str, Catalogue] = {}
 
     def story(self, kept: Kept) -> Story:
-        """Return the story of a finding, with the kept ones that it is like.  InputError: its level is none of ours."""
+        """Return the story of a finding, with the kept ones that it is like.  InputError: its level is unknown."""
         subject = kept.finding.subject
         if subject.level not in self._catalogues:
             self._catalogues[subject.level] = Catalogue.load(KNOWN_DIR, subject.level)
         errata = errata_of(self.kept, subject.target)
-        story = tell(kept, _cpu(kept), self._catalogues[subject.level], self._changes, errata)
+        story = build_story(kept, _cpu(kept), self._catalogues[subject.level], self._changes, errata)
         return replace(story, like=like(self.kept, kept.finding))
 
 
 def _cpu(kept: Kept) -> Cpu | None:
-    """Return the CPU of a finding's target; None: neither what was stored nor its name tells one that is known here."""
+    """Return the CPU of a finding's target; None: neither the stored target nor its name has a known CPU."""
     try:
         return cpu_model((kept.config or load_config(kept.finding.subject.target)).cpu)
     except (InputError, SetupError):
@@ -121,26 +121,26 @@ def read_stories(
     return tuple(found), tuple(others)
 
 
-def contents(database: Database) -> Contents:
-    """Return all that can be read.  InputError: the database cannot be read at all, or no finding in it."""
+def read_findings(database: Database) -> StoredFindings:
+    """Return all readable findings.  InputError: the database or every finding in it cannot be read."""
     confirmed, explainer = Store(database, FINDINGS), Explainer()
     stories, unreadable = read_stories(confirmed, Store(database, FLAKY), explainer=explainer)
     if unreadable and not stories:
         first, *others = unreadable
         more = f"; {len(others)} more cannot be read, and no finding can" if others else ""
         raise InputError(database.url, None, f"{first}{more}")
-    examples, no_examples = confirmed.sound_examples()
-    marks, no_marks = Marks(database).sound()
-    return Contents(stories, examples, marks, (*unreadable, *no_examples, *no_marks), explainer.kept)
+    examples, no_examples = confirmed.readable_examples()
+    marks, no_marks = Marks(database).readable()
+    return StoredFindings(stories, examples, marks, (*unreadable, *no_examples, *no_marks), explainer.kept)
 
 
 def stories(database: Database) -> tuple[Story, ...]:
-    """Return all findings that can be read, confirmed ones first."""
+    """Return all readable findings, confirmed ones first."""
     return read_stories(Store(database, FINDINGS), Store(database, FLAKY))[0]
 
 
-def find(database: Database, id_: str, explainer: Explainer | None = None) -> Story:
-    """Return the one finding whose id is, or begins or ends with, ``id_``.  InputError: none or several."""
+def find_finding(database: Database, id_: str, explainer: Explainer | None = None) -> Story:
+    """Return the finding whose id equals, begins or ends with ``id_``.  InputError: no finding or several match."""
     places = [(shelf, each) for shelf in (FINDINGS, FLAKY) for each in Store(database, shelf).ids()]
     exact = [place for place in places if place[1] == id_]
     found = exact or [
@@ -164,7 +164,7 @@ def _row(entry: Entry, text: str = "") -> str:
 
 
 def _story(entry: Entry, kept_texts: Mapping[str, str], explainer: Explainer) -> tuple[Story, tuple[Unreadable, ...]]:
-    """Explain a finding; return the texts of it that cannot be read, too: it is told without them."""
+    """Explain a finding without its unreadable texts; return the story and those texts."""
     texts, wrong = dict(kept_texts), list[Unreadable]()
 
     def read(name: str, how: Callable[[str], T], default: T) -> T:
@@ -200,7 +200,7 @@ def _story(entry: Entry, kept_texts: Mapping[str, str], explainer: Explainer) ->
     if CRASH in texts:
         try:
             read_crash(texts[CRASH])
-        except ValueError as error:  # it is shown as it is
+        except ValueError as error:  # the scenario is shown as stored
             wrong.append(Unreadable(_row(entry, CRASH), str(error)))
     return explainer.story(replace(kept, texts=texts)), tuple(wrong)
 
@@ -211,5 +211,5 @@ def _tries(text: str) -> Tries:
         raise ValueError("expected two numbers, hits and runs")
     tries = Tries(*map(int, words))
     if not tries.possible:
-        raise ValueError(f"{tries.hits} of {tries.runs} runs, which cannot be")
+        raise ValueError(f"{tries.hits} of {tries.runs} runs, which is impossible")
     return tries

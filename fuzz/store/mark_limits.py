@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be said of a finding.  The command line reads it before a database is opened."""
+"""Limits of a finding's mark: statuses, length of a note.  The command line checks them before it opens a database."""
 
 from __future__ import annotations
 
 STATUSES = ("new", "confirmed", "reported", "fixed", "wont-fix", "tools-mistake")
 MAX_NOTE = 4000
-"""So many characters of a note are kept."""
+"""Maximum length of a note in characters."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people say of findings: a status, who looks at it, a note."""
+"""Store the marks that users set on findings: a status, an assignee, a note."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fuzz.store.database import Database, Unreadable
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is said of one finding; ``changed`` is ISO 8601, UTC, empty if nothing was ever said."""
+    """The mark of one finding; ``changed`` is ISO 8601, UTC, empty if the mark was never set."""
 
     status: str = "new"
     assignee: str = ""
@@ -25,19 +25,19 @@ class Marks:
         self._database = database
 
     def all(self) -> dict[str, Mark]:
-        """Return what is said, by the finding's id; rows that cannot be read are left out."""
-        return self.sound()[0]
+        """Return the marks by the finding's id; rows that cannot be read are left out."""
+        return self.readable()[0]
 
-    def sound(self) -> tuple[dict[str, Mark], tuple[Unreadable, ...]]:
-        """Return what is said, by the finding's id, and the rows that cannot be read."""
+    def readable(self) -> tuple[dict[str, Mark], tuple[Unreadable, ...]]:
+        """Return the marks by the finding's id, and the rows that cannot be read."""
         with self._database.access() as access:
             sql = "SELECT id, status, assignee, note, changed FROM marks ORDER BY id"
-            rows, others = access.sound_rows("marks", sql)
+            rows, others = access.readable_rows("marks", sql)
         marks = {row["id"]: Mark(row["status"], row["assignee"], row["note"], row["changed"]) for row in rows}
         return marks, tuple(others)
 
     def set(self, id_: str, now: str, **changes: str | None) -> Mark:
-        """Change some of a finding's mark at ``now`` (ISO 8601), leave what is None, and return all of it."""
+        """Change the fields of a finding's mark that are not None at ``now`` (ISO 8601); return the whole mark."""
         mark = replace(
             self.all().get(id_, Mark()),
             changed=now,

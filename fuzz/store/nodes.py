@@ -32,8 +32,8 @@ class Nodes:
                 [asdict(row) for row in rows],
             )
 
-    def sound(self) -> tuple[tuple[NodeRow, ...], tuple[Unreadable, ...]]:
+    def readable(self) -> tuple[tuple[NodeRow, ...], tuple[Unreadable, ...]]:
         """Return all nodes, and the rows that cannot be read."""
         with self._database.access() as access:
-            rows, others = access.sound_rows("nodes", "SELECT * FROM nodes ORDER BY run, host, node")
+            rows, others = access.readable_rows("nodes", "SELECT * FROM nodes ORDER BY run, host, node")
         return tuple(NodeRow(**row) for row in rows), tuple(others)

@@ -96,12 +96,12 @@ class Carrier:
     def _rows(self) -> dict[Key, Row]:
         with self._local.access() as access:
             sql = "SELECT shelf, id, simplicity, count FROM findings ORDER BY shelf, id"
-            rows, others = access.sound_rows("findings", sql)
+            rows, others = access.readable_rows("findings", sql)
             self.unreadable |= {("findings", row.where): row.why for row in others}
             sql = "SELECT shelf, id, text FROM texts WHERE name = :name"
-            texts, _ = access.sound_rows("texts", sql, name=CRASH)
+            texts, _ = access.readable_rows("texts", sql, name=CRASH)
             sql = "SELECT shelf, id, COUNT(*) AS n, MIN(simplicity) AS least FROM examples GROUP BY shelf, id"
-            some, _ = access.sound_rows("examples", sql)
+            some, _ = access.readable_rows("examples", sql)
         crashes = {(text["shelf"], text["id"]): text["text"] for text in texts}
         examples = {(row["shelf"], row["id"]): (row["n"], row["least"]) for row in some}
         found = {}
@@ -131,9 +131,9 @@ def _put(access: Access, entry: Entry, row: Row, texts: Mapping[str, str]) -> No
             **{"first": entry.first_seen, "last": entry.last_seen},
         )
         sql = "SELECT shelf, id, simplicity FROM findings WHERE shelf = :shelf AND id = :id"
-        here, _ = access.sound_rows("findings", sql, **key)
+        here, _ = access.readable_rows("findings", sql, **key)
         sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id AND name = :name"
-        crash, _ = access.sound_rows("texts", sql, **key, name=CRASH)
+        crash, _ = access.readable_rows("texts", sql, **key, name=CRASH)
         theirs = is_tried(crash[0]["text"] if crash else "")
         if here and not is_better((is_tried(row.crash), row.simplicity), (theirs, here[0]["simplicity"])):
             return
@@ -166,7 +166,7 @@ def _count(access: Access, finding: Key, count: int, node: str) -> None:
     """Make a node's part of a count what it is now."""
     key = {"node": node, "shelf": finding[0], "id": finding[1]}
     sql = "SELECT node, shelf, id, count FROM shares WHERE node = :node AND shelf = :shelf AND id = :id"
-    here, _ = access.sound_rows("shares", sql, **key)
+    here, _ = access.readable_rows("shares", sql, **key)
     before = here[0]["count"] if here else 0
     more = count - before
     if more <= 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of campaigns in the database: who, when, how it stood from time to time, how it ended."""
+"""Store runs of campaigns in the database: options, start, samples of the counts, summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.store.database import Database, Unreadable, name_of
 from harness.report.campaign_data import Run, Sample
 
 SAMPLE_SECONDS = 5
-"""How often a campaign notes how it stands."""
+"""Interval of a campaign's samples."""
 
 
 class History:
@@ -21,20 +21,20 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, started: str, asked: Mapping[str, object]) -> str:
-        """Note that a campaign starts (ISO 8601, UTC); return the run's id."""
+    def begin(self, started: str, options: Mapping[str, object]) -> str:
+        """Store the start of a campaign (ISO 8601, UTC); return the run's id."""
         id_ = uuid.uuid4().hex
         with self._database.access(write=True, durable=True) as access:
             access.run(
                 "INSERT INTO runs (id, started, document) VALUES (:id, :started, :document)",
                 id=id_,
                 started=started,
-                document=json.dumps(asked),
+                document=json.dumps(options),
             )
         return id_
 
     def sample(self, run: str, sample: Sample) -> None:
-        """Note how a campaign stands."""
+        """Store a sample of a campaign's counts."""
         with self._database.access(write=True) as access:
             access.run(
                 "INSERT INTO samples (run, second, scenarios, checked_exits, coverage, clusters) VALUES "
@@ -44,19 +44,19 @@ class History:
             )
 
     def end(self, run: str, summary: Mapping[str, object]) -> None:
-        """Note how a campaign ended."""
+        """Store the summary of a campaign."""
         with self._database.access(write=True, durable=True) as access:
             access.run("UPDATE runs SET summary = :summary WHERE id = :id", id=run, summary=json.dumps(summary))
 
     def runs(self) -> tuple[Run, ...]:
-        """Return all runs, the oldest first; what cannot be read of them is left out."""
-        return self.sound()[0]
+        """Return all runs, the oldest first; rows that cannot be read are left out."""
+        return self.readable()[0]
 
-    def sound(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
+    def readable(self) -> tuple[tuple[Run, ...], tuple[Unreadable, ...]]:
         """Return all runs, the oldest first, and the rows that cannot be read."""
         with self._database.access() as access:
-            rows, others = access.sound_rows("runs", "SELECT * FROM runs ORDER BY started, id")
-            points, more = access.sound_rows("samples", "SELECT * FROM samples ORDER BY run, second")
+            rows, others = access.readable_rows("runs", "SELECT * FROM runs ORDER BY started, id")
+            points, more = access.readable_rows("samples", "SELECT * FROM samples ORDER BY run, second")
         others += more
         samples: dict[str, list[Sample]] = {}
         for row in points:
@@ -64,16 +64,16 @@ class History:
             samples.setdefault(values.pop("run"), []).append(Sample(**values))
         runs = []
         for row in rows:
-            asked, summary = _object(row["document"]), _object(row["summary"])
-            if asked is None or (summary is None and row["summary"] is not None):
+            options, summary = _object(row["document"]), _object(row["summary"])
+            if options is None or (summary is None and row["summary"] is not None):
                 others.append(Unreadable(name_of("runs", row), "expected a JSON object"))
             else:
-                runs.append(Run(row["id"], row["started"], asked, summary, tuple(samples.get(row["id"], ()))))
+                runs.append(Run(row["id"], row["started"], options, summary, tuple(samples.get(row["id"], ()))))
         return tuple(runs), tuple(others)
 
 
 def _object(text: str | None) -> dict[str, object] | None:
-    """Return the JSON object that a text holds; None if it holds none."""
+    """Return the JSON object of a text; None if it is no JSON object."""
     try:
         found = json.loads(text or "")
     except (ValueError, RecursionError):

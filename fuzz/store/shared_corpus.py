@@ -140,7 +140,7 @@ class SharedCorpus:
         for some in _batched(sorted(wanted), 500):
             numbers = ", ".join(map(str, some))
             sql = f"SELECT feature, hash, simplicity FROM features WHERE target = :t AND feature IN ({numbers})"
-            rows, _ = access.sound_rows("features", sql, t=self._key)
+            rows, _ = access.readable_rows("features", sql, t=self._key)
             found |= {row["feature"]: (row["hash"], row["simplicity"]) for row in rows}
         return found
 
@@ -173,7 +173,7 @@ class SharedCorpus:
                 "SELECT target, hash, text, serial FROM corpus WHERE target = :target AND serial > :after "
                 "ORDER BY serial LIMIT :most"
             )
-            rows, wrong = access.sound_rows("corpus", sql, target=self._key, after=after, most=BATCH)
+            rows, wrong = access.readable_rows("corpus", sql, target=self._key, after=after, most=BATCH)
         offers, unreadable = [], list(wrong)
         for row in rows:
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How SQLite's files are opened: by writers with a write-ahead log, by readers so that nothing in the file changes.
+"""Open SQLite files: for writing with a write-ahead log, for reading without any change to the file.
 
 Source: https://www.sqlite.org/wal.html section 5 (read-only databases), https://www.sqlite.org/uri.html.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 BUSY_MS = 60_000
-"""How long a process waits for another one's commit."""
+"""Time that a process waits for another one's commit."""
 
 
 def prepare_to_write(connection: sqlite3.Connection, _record: object = None) -> None:
-    """Make a new connection ready to write.  sqlite3.OperationalError: the file cannot be written."""
+    """Prepare a new connection for writing.  sqlite3.OperationalError: the file cannot be written."""
     _settle(connection)
     deadline = time.monotonic() + BUSY_MS / 1000
     while True:
@@ -25,15 +25,15 @@ def prepare_to_write(connection: sqlite3.Connection, _record: object = None) -> 
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            # Of several processes that open a new file at once one converts it; busy_timeout does not cover this.
+            # If several processes open a new file at once, only one can convert it; busy_timeout does not cover this.
             if not _is(error, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
 def open_read_only(file: Path) -> sqlite3.Connection:
-    """Return a connection that cannot write; it may leave an empty log beside the file.  sqlite3.OperationalError."""
-    # A log needs a second file, which a read-only directory does not get; where there is no log, none is needed.
+    """Return a read-only connection; it may leave an empty log file.  sqlite3.OperationalError: cannot be opened."""
+    # Reading a log needs a second file, which cannot be made in a read-only directory; without a log it is not needed.
     still = not os.access(file.absolute().parent, os.W_OK) and not has_content(Path(f"{file}-wal"))
     options = "mode=ro&immutable=1" if still else "mode=ro"
     connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?{options}", uri=True, check_same_thread=False)
@@ -42,7 +42,7 @@ def open_read_only(file: Path) -> sqlite3.Connection:
 
 
 def copy_to_memory(file: Path) -> sqlite3.Connection:
-    """Return a copy of a database, which may be written.  sqlite3.OperationalError: it cannot be read."""
+    """Return a writable copy of a database in memory.  sqlite3.OperationalError: it cannot be read."""
     copy = sqlite3.connect(":memory:", check_same_thread=False)
     source = open_read_only(file)
     try:
@@ -54,7 +54,7 @@ def copy_to_memory(file: Path) -> sqlite3.Connection:
 
 
 def has_content(file: Path) -> bool:
-    """Return whether there is a file with anything in it."""
+    """Return whether a file exists and is not empty."""
     try:
         return file.stat().st_size > 0
     except (OSError, ValueError):
@@ -62,17 +62,17 @@ def has_content(file: Path) -> bool:
 
 
 def is_read_only(error: object) -> bool:
-    """Return whether SQLite failed because a file or its directory is not to be written."""
+    """Return whether SQLite failed because a file or its directory is read-only."""
     return _is(error, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 def _is(error: object, *codes: int) -> bool:
-    # The low byte of an extended code is the plain one: https://www.sqlite.org/rescode.html
+    # The low byte of an extended code is the primary one: https://www.sqlite.org/rescode.html
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in codes
 
 
 def _settle(connection: sqlite3.Connection) -> None:
-    connection.isolation_level = None  # transactions are ours to begin
-    # One text that is no UTF-8 would make a whole query fail.
+    connection.isolation_level = None  # sqlite3 must not begin transactions
+    # Otherwise one text that is not UTF-8 would make the whole query fail.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of rows that cannot be read."""
+"""Format a report on rows that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fuzz.store.database import Unreadable
 from harness.report.terminal import many, printable
 
 SHOWN = 5
-"""So many rows are named; of the others only the number is given."""
+"""Number of rows that are named; the others are only counted."""
 
 
 def unreadable_lines(rows: Sequence[Unreadable]) -> Iterator[str]:
-    """Yield a line that says how many rows cannot be read, and one for each of the first."""
+    """Yield a line with the number of unreadable rows, and a line for each of the first ones."""
     if rows:
         yield f"{many(len(rows), 'row')} of the database cannot be read, the others are shown:"
         yield from (f"  {printable(str(row))[:200]}" for row in rows[:SHOWN])

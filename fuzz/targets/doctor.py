@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine has of all that targets need: checks, as a table and as JSON."""
+"""Check this machine for everything that targets need; show the checks as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.vm.build.doctor import (
 from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST_SOURCES, find_prepared, read_image
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT, guess_like, list_configs, load_config
-from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.needed_config import missing_symbols
 from harness.vm.kernels.tree import CONFIG, make_command, read_tree, tree_path
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
 from harness.vm.target import boot_alarms
@@ -46,21 +46,21 @@ COMPILERS: tuple[Compiler, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was looked for, and how each target is."""
+    """The checks, and the state of each target."""
 
     checks: tuple[Check, ...]
     states: tuple[TargetState, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is missing."""
+        """Return whether nothing is missing."""
         return all(check.ok for check in self.checks)
 
 
 def diagnose(tree: Path | None = None) -> Diagnosis:
-    """Look for all that this project needs, here and in the cache; try compilers.  Nothing is fetched.
+    """Check this machine and the cache for everything that the project needs; try compilers.  Nothing is fetched.
 
-    With ``tree``, also for what a kernel build directory lacks.  InputError: it is none.
+    With ``tree``, also check a kernel build directory.  InputError: it is no kernel build directory.
     """
     of_tree = () if tree is None else check_tree(tree_path(tree, str(tree)))
     states = tuple(_state(name) for name in list_configs())
@@ -76,7 +76,7 @@ def diagnose(tree: Path | None = None) -> Diagnosis:
 
 
 def check_tree(path: Path) -> tuple[Check, ...]:
-    """Return a check of a kernel build directory, and one for each symbol that its configuration lacks."""
+    """Return a check of a kernel build directory, and one for each missing symbol of its configuration."""
     try:
         tree = read_tree(path)
         like = guess_like(tree.release)
@@ -85,7 +85,7 @@ def check_tree(path: Path) -> tuple[Check, ...]:
     compiler = "clang" if tree.clang else "gcc"
     detail = f"{path}: Linux {tree.release}, built with {compiler}, like {like} by its version, sha256 "
     found = [Check("tree", path.name, True, f"{detail}{tree.image_sha256}")]
-    for lack in lacks((path / CONFIG).read_text(errors="replace")):
+    for lack in missing_symbols((path / CONFIG).read_text(errors="replace")):
         fix = f"{path}/source/scripts/config" if (path / "source").exists() else f"{path}/scripts/config"
         verb = "--enable" if lack.wanted == "y" else "--disable"
         change = f"{fix} --file {path / CONFIG} {verb} {lack.symbol.name} (shadowfuzz kernels config has all)"
@@ -95,14 +95,14 @@ def check_tree(path: Path) -> tuple[Check, ...]:
 
 
 def _emulators() -> tuple[Check, ...]:
-    """Return a check a QEMU that is here; none if there is not even the machine's own, which is a row of its own."""
+    """Return a check for each installed QEMU; none if the machine's own is missing, which has a row of its own."""
     try:
         here = qemu_versions.present(Cache(default_root(os.environ)))
     except SetupError:
         return ()
     rows = [Check("emulator", e.name, True, f"{e.version} {e.package or '(of this machine)'}") for e in here]
     if len(rows) == 1:
-        why = "another QEMU is not here, so the verdict emulator rests on -cpu alone (shadowfuzz setup --emulators)"
+        why = "no other QEMU is installed; the verdict emulator is based on -cpu alone (shadowfuzz setup --emulators)"
         rows.append(Check("emulator", "qemu-*", True, why))
     return tuple(rows)
 
@@ -117,11 +117,11 @@ def _state(name: str) -> TargetState:
         return TargetState(config, None)
     try:
         sha256 = read_image(prepared.kernel).sha256
-    except InputError:  # it is in our cache, so it is not the user's input that is wrong but the cache
+    except InputError:  # the file is in the cache, so this is no error of the user
         return TargetState(config, prepared, "of no kernel image")
     try:
         alarms = boot_alarms(config, prepared, Cache(default_root(os.environ)))
-    except (OSError, SetupError):  # QEMU, a row of its own, is missing; or the template went away
+    except (OSError, SetupError):  # QEMU is missing, which has a row of its own; or the template was removed
         alarms = None
     return TargetState(config, prepared, sha256, None if alarms is None else tuple(one.sentence for one in alarms))
 
@@ -150,14 +150,14 @@ DIAGNOSIS_HEADS = ("", "what", "found, or how to get it")
 
 
 def diagnosis_rows(found: Diagnosis) -> Iterator[tuple[str, str, str]]:
-    """Yield a row for each check, with the command that gets what is missing."""
+    """Yield a row for each check, with the command that installs what is missing."""
     for check in found.checks:
         fix = "" if check.ok else f"\nget it: {check.fix}"
         yield "ok" if check.ok else "MISSING", check.name, f"{check.detail}{fix}"
 
 
 def diagnosis_text(found: Diagnosis) -> str:
-    """Return a line for each check, with the command that gets what is missing."""
+    """Return a line for each check, with the command that installs what is missing."""
     checks = found.checks
     width = max(len(check.name) for check in checks)
     lines: list[str] = []

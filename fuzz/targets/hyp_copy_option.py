@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a command compares the hypervisor's own copy of a vCPU, too: relations ``flush`` and ``sync``."""
+"""Decide whether a command also compares the hypervisor's own copy of a vCPU: relations ``flush`` and ``sync``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from harness.vm.target import hyp_copy_of
 
 
 def check_option(wanted: bool | None, configs: Iterable[MachineConfig]) -> None:
-    """Refuse what can never be, before anything is built.  InputError: a target is not in protected mode."""
+    """Check the option before anything is built.  InputError: a target is not in protected mode."""
     plain = next((config.name for config in configs if config.mode is not Mode.PROTECTED), None)
     if wanted and plain is not None:
-        raise InputError("--hyp-copy", None, f"{plain} does not run in protected mode: there is no copy of a vCPU")
+        raise InputError("--hyp-copy", None, f"{plain} does not run in protected mode: it has no copy of a vCPU")
 
 
 def choose_copy(
     wanted: bool | None, config: MachineConfig, prepared: PreparedTarget, say: Callable[[str], None]
 ) -> HypCopy | None:
-    """Return what shows the copies, None if they are not to be seen; nothing ``wanted``: where the target has any.
+    """Return the access to the copies, None without them; if ``wanted`` is None, it depends on the target.
 
-    SetupError: they are wanted, and cannot be seen.  Where that is the default only, ``say`` gets the reason instead.
+    SetupError: the copies are wanted, but not accessible.  If they are only the default, ``say`` gets the reason
+    instead.
     """
     if wanted is False or (wanted is None and config.mode is not Mode.PROTECTED):
         return None

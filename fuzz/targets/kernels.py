@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels of Debian's archive that can be targets: which there are, what they support, and fetching them."""
+"""List the kernels of Debian's archive that can be targets, with their features, and fetch them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.vm.kernels.fetch import fetch, find_fetched
 
 
 def supports(kernel: Kernel) -> tuple[str, ...]:
-    """Return the names of the features that a kernel has."""
+    """Return the names of a kernel's features."""
     return tuple(feature.name for feature in FEATURES if kernel.linux >= feature.since)
 
 
 def kernel_row(cache: Cache, kernel: Kernel) -> dict[str, object]:
-    """Return what is known of a kernel as plain data, and whether it is here."""
+    """Return the properties of a kernel as plain data, and whether it is in the cache."""
     return {
         "version": kernel.version,
         "release": kernel.uname,
@@ -33,7 +33,7 @@ def kernel_row(cache: Cache, kernel: Kernel) -> dict[str, object]:
 
 HEADS = ("package version", "release", "suites", "MiB", "recording", "supports")
 _WIDTHS = (21, 31, 26, -4, 11, 0)
-"""Least widths of the columns where lines are not made to fit; negative: to the right."""
+"""Minimum widths of columns in plain lines; negative: aligned to the right."""
 
 
 def table_rows(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[tuple[str, ...]]:
@@ -46,7 +46,7 @@ def table_rows(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterat
 
 
 def table_totals(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
-    """Yield the totals, then what could not be read."""
+    """Yield the totals, then the suites that could not be read."""
     listed = [kernel for kernel in kernels.kernels if kernel.listed]
     own = sum(bool(kernel.headers) for kernel in listed)
     yield (
@@ -58,7 +58,7 @@ def table_totals(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iter
 
 
 def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Iterator[str]:
-    """Yield a line for each kernel, then the totals, then what could not be read."""
+    """Yield a line for each kernel, then the totals, then the suites that could not be read."""
     for row in (HEADS, *table_rows(rows, kernels)):
         cells = (f"{cell:>{-w}}" if w < 0 else f"{cell:{w}}" for cell, w in zip(row, _WIDTHS, strict=True))
         yield " ".join(cells)
@@ -66,7 +66,7 @@ def table_lines(rows: Sequence[Mapping[str, object]], kernels: Kernels) -> Itera
 
 
 def fetch_all(cache: Cache, wanted: Sequence[Kernel], progress: Callable[[str], None]) -> dict[str, str]:
-    """Fetch kernels with their headers; return why some could not be had, by version."""
+    """Fetch kernels with their headers; return the errors by version."""
     failed: dict[str, str] = {}
     start, total, done = time.monotonic(), sum(kernel.size for kernel in wanted), 0
     for number, kernel in enumerate(wanted, start=1):

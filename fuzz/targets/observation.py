@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of a scenario showed on one target or two: its traces, what checking them gave, and its clusters."""
+"""The result of a run of a scenario on one target or two: traces, check results, alarms, clusters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ALARM_KINDS = frozenset(kind.name for kind in ALARMS)
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What checking a run gave: of ``subject`` alone, or of it and ``other``; a trace of each.
+    """The check result of a run on ``subject``, or on it and ``other``, with a trace of each.
 
-    ``alarms`` are what the kernel of ``subject`` complained of while it ran, without what was ``asserted``: KVM's
-    own answers to exits that were forged.
+    ``alarms`` are those of the kernel of ``subject`` during the run, without the ``asserted`` ones: KVM's own warnings
+    on forged exits.
     """
 
     subject: Subject
@@ -36,42 +36,42 @@ class Observation:
 
     @property
     def trace(self) -> Trace:
-        """The trace of ``subject``."""
+        """Return the trace of ``subject``."""
         return self.traces[0]
 
 
-Key = tuple[Subject, Subject | None, Signature]
-"""Names a cluster: what was tested, alone or against what, and the signature."""
+ClusterKey = tuple[Subject, Subject | None, Signature]
+"""The key of a cluster: the tested subject, the second one or None, and the signature."""
 
 
 def signatures(checked: CheckResult) -> tuple[Signature, ...]:
-    """Return the signatures of what is unexplained, each once, in the order of the trace."""
+    """Return the signatures of unexplained divergences, each once, in the order of the trace."""
     return tuple(dict.fromkeys(signature(divergence) for divergence in checked.unexplained))
 
 
-def shown_by(observation: Observation) -> tuple[Signature, ...]:
-    """Return the signatures of all that a run showed: of what is unexplained, then of alarms."""
+def signatures_shown(observation: Observation) -> tuple[Signature, ...]:
+    """Return all signatures of a run: of unexplained divergences, then of alarms."""
     alarms = (alarm.signature for alarm in observation.alarms)
     return tuple(dict.fromkeys((*signatures(observation.checked), *alarms)))
 
 
 def is_alarm(signature: Signature) -> bool:
-    """Whether a signature is an alarm's: it has a kind of alarm in the place of a relation."""
+    """Return whether a signature is that of an alarm: its first field is a kind of alarm, not a relation."""
     return len(signature) == 2 and signature[0] in ALARM_KINDS
 
 
-def clusters_of(found: Sequence[Observation]) -> dict[Key, list[Divergence]]:
-    """Return what is unexplained, by cluster."""
-    clusters: dict[Key, list[Divergence]] = {}
+def clusters_of(found: Sequence[Observation]) -> dict[ClusterKey, list[Divergence]]:
+    """Return the unexplained divergences by cluster."""
+    clusters: dict[ClusterKey, list[Divergence]] = {}
     for each in found:
         for divergence in each.checked.unexplained:
             clusters.setdefault((each.subject, each.other, signature(divergence)), []).append(divergence)
     return clusters
 
 
-def leaders_of(clusters: Mapping[Key, list[Divergence]]) -> dict[Key, Key]:
-    """Return for each cluster that no erratum explains which of them shows first on the same targets."""
-    leaders: dict[tuple[Subject, Subject | None], tuple[int, Key]] = {}
+def leaders_of(clusters: Mapping[ClusterKey, list[Divergence]]) -> dict[ClusterKey, ClusterKey]:
+    """Map each cluster that no erratum explains to the first of them in the trace of the same targets."""
+    leaders: dict[tuple[Subject, Subject | None], tuple[int, ClusterKey]] = {}
     open_ = [key for key in clusters if not (cause := cause_of(key[2])) or is_new(cause)]
     for key in open_:
         first = min(divergence.event for divergence in clusters[key]), key
@@ -80,15 +80,15 @@ def leaders_of(clusters: Mapping[Key, list[Divergence]]) -> dict[Key, Key]:
 
 
 def texts_of(observation: Observation) -> dict[str, str]:
-    """Return what a finding keeps of a run, by name."""
+    """Return the texts of a run that are stored with a finding, by name."""
     return {name: format_trace(trace) for name, trace in zip((TRACE, OTHER_TRACE), observation.traces, strict=False)}
 
 
 def stability_key(found: Sequence[Observation]) -> Hashable:
     """Return the parts of a result that are identical when a stable scenario is run again.
 
-    These are how it ended, its clusters, and the known entries of its divergences.  What shows at an interrupt of the
-    host is left out: it may come at any time.
+    These are how it ended, its clusters, and the known entries of its divergences.  Divergences at an interrupt of the
+    host are left out, because it is asynchronous.
     """
     return tuple(
         (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which target or two to run on, and how their machines are made, as one value."""
+"""The options of one target or two: names, level, kernel, kind of machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class TargetOptions:
     """One target, or two with ``against``.
 
     ``level`` is the level of the model that traces are compared with.  ``kernel`` is an image for the first target
-    (None: its own).  ``cold``: every machine boots in full, none is a clone of a saved one.  ``deterministic``
-    machines do the same after the same scenarios.  ``hyp_copy``: compare the hypervisor's own vCPUs, too; None: where
-    a target has any.
+    (None: its own).  ``cold``: every machine boots in full, instead of being a clone of a saved one.
+    ``deterministic``: the same scenarios give the same traces.  ``hyp_copy``: also compare the hypervisor's own vCPUs;
+    None: if the target has them.
     """
 
     target: str
@@ -27,5 +27,5 @@ class TargetOptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the targets as they were given, one or two."""
+        """Return the names of the targets as given, one or two."""
         return (self.target,) if self.against is None else (self.target, self.against)

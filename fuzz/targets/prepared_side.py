@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One prepared target: boot a machine of it, and check the traces that the machine records."""
+"""One prepared target: boot its machines, and check their traces."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from harness.vm.tools import Progress, quiet
 
 @dataclass(frozen=True, slots=True)
 class MachineOptions:
-    """How machines are made.
+    """How the machines of a target are made.
 
-    With ``clones``, they are clones of a template.  ``deterministic`` ones do the same after the same scenarios.
-    ``plugin`` notes which of KVM's code is executed.  With ``examine``, a machine that is lost is examined, and
-    ``dump`` names a file for its memory (None: it is not kept).
+    With ``clones``, they are clones of a template.  ``deterministic``: the same scenarios give the same traces.
+    ``plugin`` records which of KVM's code is executed.  With ``examine``, a lost machine is examined, and ``dump``
+    names a file for its memory (None: no dump).
     """
 
     clones: Clones | None = None
@@ -52,10 +52,10 @@ class MachineOptions:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSide:
-    """One prepared target, and what its traces are checked with.
+    """One prepared target, with the model and the catalogue for checking its traces.
 
-    ``hyp_copy`` shows the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are the kept
-    findings of this target.
+    ``hyp_copy`` gives access to the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are
+    the kept findings of this target.
     """
 
     config: MachineConfig
@@ -68,7 +68,7 @@ class PreparedSide:
     machines: MachineOptions = field(default_factory=MachineOptions)
 
     def boot(self) -> AbstractContextManager[Executor]:
-        """Boot a machine; it ends with the block.  VmLost, AgentProtocolError: it is gone."""
+        """Boot a machine, which ends with the block.  VmLost, AgentProtocolError: the machine was lost."""
         how = self.machines
         return boot(
             *(self.config, self.prepared),
@@ -80,11 +80,11 @@ class PreparedSide:
         )
 
     def boot_again(self) -> AbstractContextManager[Executor]:
-        """Boot a machine to lose it once more: it is not watched, and its memory is not kept."""
+        """Boot a machine to reproduce a loss: without a plugin and without a memory dump."""
         return self.made_with(replace(self.machines, dump=None, plugin=None)).boot()
 
     def made_with(self, machines: MachineOptions) -> PreparedSide:
-        """Return the same target with machines that are made in another way."""
+        """Return the same target with other options for its machines."""
         return replace(self, machines=machines)
 
     def check(self, scenario: Scenario, trace: Trace, listener: ComparisonListener | None = None) -> CheckResult:
@@ -93,7 +93,7 @@ class PreparedSide:
 
 
 def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
-    """Prepare one target; ``options`` but for its names count.  InputError, SetupError: a value or set-up is wrong."""
+    """Prepare one target; names in ``options`` are ignored.  InputError, SetupError: a value or the set-up is wrong."""
     cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, options.level)
     prepared = prepare(config, kernel=options.kernel, progress=progress)
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, options.level)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record a program, or a Linux guest, in a target: which one, how the recording goes on, and how it went."""
+"""Record a program, or a Linux guest, in a target; show the progress and the result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from harness.vm.alarms import once_each
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, linux_guest, read_program
 from harness.vm.config import load_config
-from harness.vm.recorder import Done, Tick, record
+from harness.vm.recorder import FinishedRecording, RecordingProgress, record
 
 PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class LinuxGuest:
-    """A Linux guest to record: the target's own kernel, with so many vCPUs, so much RAM, and a command line."""
+    """A Linux guest to record: the target's own kernel, with its number of vCPUs, its RAM and its command line."""
 
     cpus: int
     memory_mib: int
@@ -35,9 +35,9 @@ class LinuxGuest:
 class RecordOptions:
     """What to record on which target.
 
-    ``program`` is a file and its arguments, ``files`` what it finds in its directory, by name.  With ``guest``, a
-    Linux guest takes their place.  ``seconds`` end the recording, ``ring_mib`` is room for records.  ``kernel`` is an
-    image for the target (None: its own), ``smp`` how many CPUs it has.
+    ``program`` is a file and its arguments, ``files`` are the files in its directory, by name.  ``guest`` is a Linux
+    guest to run instead.  ``seconds`` limit the recording, ``ring_mib`` is the size of the ring of records.  ``kernel``
+    is an image for the target (None: its own), ``smp`` its number of CPUs.
     """
 
     target: str
@@ -52,7 +52,7 @@ class RecordOptions:
 
 
 def named_files(items: Sequence[str]) -> Mapping[str, Path]:
-    """Return files by their names in the program's directory, from NAME=PATH or PATH.  InputError: none of both."""
+    """Return files by their names in the program's directory, from NAME=PATH or PATH.  InputError: a wrong item."""
     files: dict[str, Path] = {}
     for item in items:
         name, equals, path = item.partition("=")
@@ -66,11 +66,11 @@ def named_files(items: Sequence[str]) -> Mapping[str, Path]:
 
 def record_program(
     options: RecordOptions, stopped: Callable[[], bool], progress: Callable[[str], None], show: Callable[[str], None]
-) -> Done:
-    """Record to ``options.out`` until the end, or until ``stopped`` says so.
+) -> FinishedRecording:
+    """Record to ``options.out`` until the program ends, or ``stopped`` returns true.
 
-    ``progress`` takes a line on how far it is, ``show`` a line that the machine printed.  InputError, SetupError: a
-    name or the set-up is wrong.  A lost machine is in the result.
+    ``progress`` gets lines of progress, ``show`` lines that the machine printed.  InputError, SetupError: a name or the
+    set-up is wrong.  The result reports a lost machine.
     """
     config = load_config(options.target)
     guest = options.guest
@@ -96,15 +96,15 @@ def record_program(
     return done
 
 
-def check_guest(options: RecordOptions, done: Done) -> None:
-    """Check that a Linux guest came to user space, where its console says so.  VmLost: it did not."""
+def check_guest(options: RecordOptions, done: FinishedRecording) -> None:
+    """Check that a Linux guest reached user space, according to its console.  VmLost: it did not."""
     if options.guest is not None and done.end.status == "exited" and GUEST_LINE not in done.console:
         name = load_config(options.target).name
         raise VmLost(name, "the Linux guest ended before user space", done.console)
 
 
 class _Progress:
-    """Shows what the machine prints as it comes, and now and then how far the recording is."""
+    """Shows the machine's output, and from time to time the progress of the recording."""
 
     def __init__(self, progress: Callable[[str], None], show: Callable[[str], None]) -> None:
         self._progress, self._show = progress, show
@@ -112,8 +112,8 @@ class _Progress:
         self._before: Mapping[str, int] = {}
         self._rest = ""
 
-    def tick(self, tick: Tick) -> None:
-        """Show what is new; a line that is not finished waits."""
+    def tick(self, tick: RecordingProgress) -> None:
+        """Show new output; an unfinished line is shown later."""
         *lines, self._rest = (self._rest + tick.printed.replace("\r", "")).split("\n")
         for line in lines:
             self._show(printable(line))
@@ -127,13 +127,13 @@ class _Progress:
             self._shown, self._before = now, dict(tick.exits)
 
     def end(self) -> None:
-        """Show the line that was never finished."""
+        """Show the last, unfinished line."""
         if self._rest:
             self._show(printable(self._rest))
 
 
-def recording_text(out: Path, size: int, done: Done) -> str:
-    """Return for people how a recording went; ``size`` is that of its file in bytes."""
+def recording_text(out: Path, size: int, done: FinishedRecording) -> str:
+    """Return the result of a recording as text; ``size`` is that of its file in bytes."""
     end = done.end
     each = f", {size / end.exits:.1f} an exit" if end.exits else ""
     lines = [
@@ -149,8 +149,8 @@ def recording_text(out: Path, size: int, done: Done) -> str:
     return "\n".join(lines)
 
 
-def recording_json(out: Path, size: int, done: Done) -> dict[str, object]:
-    """Return how a recording went as plain data for :mod:`json`."""
+def recording_json(out: Path, size: int, done: FinishedRecording) -> dict[str, object]:
+    """Return the result of a recording as plain data for :mod:`json`."""
     return {
         "file": str(out),
         "bytes": size,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on one machine: what a machine does, how many run at a time, and how many may be lost."""
+"""Run scenarios on one machine: its interface, the number of machines at a time, and of losses in a row."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.trace.events import Trace
 from harness.vm.alarms import Alarm
 
 MACHINES = 2
-"""Machines at a time, where each runs scenarios of its own and no number was given."""
+"""Default number of machines at a time, if each runs its own scenarios."""
 MAX_LOSSES = 5
-"""After so many lost machines in a row, none of which finished a scenario, no other one is booted."""
+"""Number of machines lost in a row, without a finished scenario, after which no further one is booted."""
 TRIES = 4
-"""Runs of a scenario in which timer interrupts of the host prevent that the guest gets on."""
+"""Maximum number of runs of a scenario in which host timer interrupts prevent guest progress."""
 
 
 class ScenarioRunner(Protocol):
@@ -24,7 +24,7 @@ class ScenarioRunner(Protocol):
 
     @property
     def boot_alarms(self) -> tuple[Alarm, ...]:
-        """What the target's kernel complained of while it booted."""
+        """Return the alarms of the target's kernel while it booted."""
         ...
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
@@ -32,7 +32,7 @@ class ScenarioRunner(Protocol):
         ...
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Return what the target's kernel complained of since this was asked the last time."""
+        """Return the alarms of the target's kernel since the last call."""
         ...
 
 
@@ -40,7 +40,10 @@ Boot = Callable[[], AbstractContextManager[ScenarioRunner]]
 
 
 def run_to_end(machine: ScenarioRunner, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-    """Run a scenario, again if it runs away: on a busy machine timer interrupts may come too fast for a slow guest."""
+    """Run a scenario; if its status is ``runaway``, run it again.
+
+    On a busy machine timer interrupts may be too frequent for guest progress.
+    """
     for _ in range(TRIES - 1):
         trace = machine.run(scenario, fresh_vm=fresh_vm)
         if trace.status != "runaway":

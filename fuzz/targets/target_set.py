@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One target, or two that are compared with each other, too: boot them, run a scenario on each, check the traces."""
+"""One target or two: boot them, run scenarios on each, check the traces, compare two targets with each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from fuzz.paths import KNOWN_DIR
 from fuzz.targets.hyp_copy_option import check_option
-from fuzz.targets.observation import Observation, is_alarm, shown_by
+from fuzz.targets.observation import Observation, is_alarm, signatures_shown
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide, prepare_side
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
@@ -32,24 +32,24 @@ from harness.vm.plugins.edges import EdgeMap
 from harness.vm.plugins.plugin import Plugin
 from harness.vm.tools import Progress, quiet
 
-WELL = frozenset({"ok"})
-"""The statuses of traces that ended as they should."""
+OK_STATUSES = frozenset({"ok"})
+"""The statuses of traces without an error."""
 
 
 class Side(Protocol):
-    """What a set needs of each of its targets; :class:`fuzz.targets.prepared_side.PreparedSide` is a real one."""
+    """The interface of one target in a set; :class:`fuzz.targets.prepared_side.PreparedSide` implements it."""
 
     @property
     def subject(self) -> Subject:
-        """What is tested."""
+        """Return the tested subject."""
         ...
 
     def boot(self) -> AbstractContextManager[ScenarioRunner]:
-        """Boot a machine; it ends with the block.  TargetError: it is gone."""
+        """Boot a machine, which ends with the block.  TargetError: the machine was lost."""
         ...
 
     def boot_again(self) -> AbstractContextManager[ScenarioRunner]:
-        """Boot a machine to lose it once more."""
+        """Boot a machine to reproduce a loss."""
         ...
 
     def check(self, scenario: Scenario, trace: Trace, /) -> CheckResult:
@@ -63,10 +63,10 @@ Compare = Callable[[Scenario, Trace, Trace], CheckResult]
 
 
 class TargetSet(Generic[S_co]):
-    """One target or two, with their machines; a context manager, the machines end with it.
+    """One target or two, with their machines; a context manager, whose end stops the machines.
 
-    The machines are booted when they are first needed, and again after a loss.  Every run is made on all of them.
-    ``compare`` is given if there are two.
+    The machines are booted at the first run, and again after a loss.  Every run is made on all of them.  ``compare`` is
+    required for two targets.
     """
 
     def __init__(self, sides: Sequence[S_co], compare: Compare | None = None) -> None:
@@ -77,9 +77,9 @@ class TargetSet(Generic[S_co]):
         self._losses = 0
         self._alarms: tuple[tuple[Alarm, ...], ...] = ()
         self.boots = 0
-        """How often the machines were booted."""
+        """Number of times that the machines were booted."""
         self.alarms_at_boot: dict[Subject, tuple[Alarm, ...]] = {}
-        """What each target's kernel complained of while it booted the last time: it belongs to no scenario."""
+        """The alarms of each target's kernel during its last boot; they belong to no scenario."""
 
     def __enter__(self) -> Self:
         return self
@@ -89,28 +89,28 @@ class TargetSet(Generic[S_co]):
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """What is tested, one or two."""
+        """Return the tested subjects, one or two."""
         return tuple(side.subject for side in self.sides)
 
     @property
     def subject(self) -> Subject:
-        """What is tested; of two, the first."""
+        """Return the first tested subject."""
         return self.sides[0].subject
 
     @property
     def other(self) -> Subject | None:
-        """The second target, if there is one."""
+        """Return the second subject, or None."""
         return self.sides[1].subject if len(self.sides) > 1 else None
 
     @property
     def running(self) -> bool:
-        """Whether the machines are up."""
+        """Return whether the machines are booted."""
         return bool(self._running)
 
     # ---- machines
 
     def start(self) -> None:
-        """Boot the machines, unless they are up.  TargetError: one does not come up."""
+        """Boot the machines, unless they are booted.  TargetError: one does not boot."""
         if self._running:
             return
         self.boots += 1
@@ -123,18 +123,18 @@ class TargetSet(Generic[S_co]):
             raise
 
     def stop(self) -> None:
-        """End the machines; the next run boots others."""
+        """Stop the machines; the next run boots new ones."""
         self._running = ()
         self._machines.close()
 
     def boot_again(self, subject: Subject) -> AbstractContextManager[ScenarioRunner]:
-        """Boot one more machine of a target, to lose it once more."""
+        """Boot an additional machine of a target, to reproduce a loss."""
         return next(side for side in self.sides if side.subject == subject).boot_again()
 
     # ---- runs
 
     def run_on_all(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Trace, ...]:
-        """Run a scenario on every target.  TargetError: a machine was lost; the next call boots others."""
+        """Run a scenario on every target.  TargetError: a machine was lost; the next call boots new ones."""
         self.start()
         self._alarms = ()
         try:
@@ -151,17 +151,17 @@ class TargetSet(Generic[S_co]):
 
     @property
     def boot_alarms(self) -> tuple[Alarm, ...]:
-        """What the first target's kernel complained of while it booted."""
+        """Return the alarms of the first target's kernel while it booted."""
         return self.alarms_at_boot.get(self.subject, ())
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Return what the first target's kernel complained of in the last run."""
+        """Return the alarms of the first target's kernel in the last run."""
         return self._alarms[0] if self._alarms else ()
 
     def run_and_check(self, scenario: Scenario, *, fresh_vm: bool = True) -> Observation:
         """Run a scenario; compare the first target's trace with the model, and the two traces with each other.
 
-        What both comparisons found is in one result.  TargetError: as :meth:`run_on_all`.
+        One result has the divergences of both comparisons.  TargetError: as :meth:`run_on_all`.
         """
         traces = self.run_on_all(scenario, fresh_vm=fresh_vm)
         checked = self.sides[0].check(scenario, traces[0])
@@ -173,7 +173,7 @@ class TargetSet(Generic[S_co]):
         return Observation(self.subject, checked, traces, self.other, *alarms)
 
     def run_and_check_each(self, scenario: Scenario, *, fresh_vm: bool = True) -> tuple[Observation, ...]:
-        """Run a scenario; return a result for each target alone, then, if there are two, one for their comparison.
+        """Run a scenario; return a result for each target alone, then one for the comparison of two.
 
         TargetError: as :meth:`run_on_all`.
         """
@@ -185,7 +185,7 @@ class TargetSet(Generic[S_co]):
         return tuple(found)
 
     def compare_traces(self, scenario: Scenario, *, fresh_vm: bool = True) -> CheckResult:
-        """Run a scenario on two targets; compare their traces with each other and with nothing else.
+        """Run a scenario on two targets; compare their traces with each other only.
 
         TargetError: as :meth:`run_on_all`.
         """
@@ -193,12 +193,12 @@ class TargetSet(Generic[S_co]):
         return self._compare(scenario, *self.run_on_all(scenario, fresh_vm=fresh_vm))
 
     def reproduces(
-        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = WELL
+        self, scenario: Scenario, wanted: Signature, *, fresh_vm: bool = True, ends: frozenset[str] = OK_STATUSES
     ) -> bool:
-        """Whether a scenario shows a signature and ends as one of ``ends``, statuses of a trace.
+        """Return whether a scenario shows a signature and its trace has a status of ``ends``.
 
-        An alarm is looked for in machines that were just booted: a kernel may complain once a boot (WARN_ONCE).  A lost
-        machine shows nothing, MAX_LOSSES of them in a row raise TargetError.
+        An alarm is searched in newly booted machines, because a kernel may report it only once per boot (WARN_ONCE).  A
+        run that loses its machine shows nothing; MAX_LOSSES of them in a row raise TargetError.
         """
         if is_alarm(wanted):
             self.stop()
@@ -210,7 +210,7 @@ class TargetSet(Generic[S_co]):
                 raise
             return False
         self._losses = 0
-        return found.checked.status in ends and any(is_member(each, wanted) for each in shown_by(found))
+        return found.checked.status in ends and any(is_member(each, wanted) for each in signatures_shown(found))
 
 
 class PreparedTargets(TargetSet[PreparedSide]):
@@ -221,23 +221,23 @@ class PreparedTargets(TargetSet[PreparedSide]):
 
     @property
     def has_hyp_copy(self) -> bool:
-        """Whether the first target's traces have the vCPUs of its own hypervisor, too."""
+        """Return whether the first target's traces also have the vCPUs of its own hypervisor."""
         return self.sides[0].hyp_copy is not None
 
     def described(self) -> Mapping[str, str]:
-        """Return what the targets are, as the texts that are kept with their findings."""
+        """Return the descriptions of the targets that are stored with their findings."""
         configs = (side.config for side in self.sides)
         return {name: format_config(config) for name, config in zip((TARGET, OTHER_TARGET), configs, strict=False)}
 
     def watched_by(self, plugin: Plugin[EdgeMap] | None) -> PreparedTargets:
-        """Return the same targets, none of them booted, with a plugin that watches the first target's KVM."""
+        """Return the same targets, not booted, with a plugin for coverage of the first target's KVM."""
         first, *rest = self.sides
         return PreparedTargets([first.made_with(replace(first.machines, plugin=plugin)), *rest], self._compare)
 
     def examined(self, dump: Callable[[], Path] | None = None) -> PreparedTargets:
-        """Return the same targets, none of them booted, whose machines are examined when they are lost.
+        """Return the same targets, not booted, whose machines are examined when they are lost.
 
-        ``dump`` names a file for the memory of a lost machine; None: it is not kept.
+        ``dump`` names a file for the memory of a lost machine; None: no dump.
         """
         how = [replace(side.machines, examine=True, dump=dump) for side in self.sides]
         sides = [side.made_with(machines) for side, machines in zip(self.sides, how, strict=True)]
@@ -245,15 +245,15 @@ class PreparedTargets(TargetSet[PreparedSide]):
 
 
 def open_targets(options: TargetOptions, progress: Progress = quiet) -> PreparedTargets:
-    """Prepare a target, or two; nothing is booted yet.
+    """Prepare one target or two, without booting them.
 
-    InputError, SetupError: a name or the set-up is wrong, or the two have another mode or CPU.
+    InputError, SetupError: a name or the set-up is wrong, or the two differ in mode or CPU.
     """
     rows = load_changes(KNOWN_DIR)
     configs = [load_config(name) for name in options.names]
     first, last = configs[0], configs[-1]
     if (first.mode, first.cpu) != (last.mode, last.cpu):
-        raise InputError(last.name, None, f"another mode or CPU than {first.name}: everything would differ")
+        raise InputError(last.name, None, f"its mode or CPU differs from {first.name}, so every trace would differ")
     if options.against is not None and options.kernel is None and first.name == last.name:
         raise InputError(last.name, None, "the two targets are the same")
     check_option(options.hyp_copy, configs)

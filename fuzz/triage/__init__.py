@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From scenarios and findings to answers: replay, minimise, confirm, bisect, compare releases and emulators, report.
+"""Analyse scenarios and findings: replay, minimise, confirm, bisect, compare releases and emulators, report.
 
-One module a question, each named as its command; it takes a frozen plan and returns values, and ``cli`` prints them.
-Imports every other room but ``cli``.  A module ``..._run`` goes through many targets, its neighbour decides.
+Each module has the name of its command; it takes a frozen plan and returns values, which ``cli`` prints.  It may import
+every room except ``cli``.  A module ``..._run`` runs many targets; the module without the suffix has the pure
+decisions.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between which neighbouring kernels an outcome changes, in few boots: the search, without any machine."""
+"""Search the neighbouring kernels between which an outcome changes, with few boots.  Pure: the caller runs kernels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.fetch import CHANGELOG, find_fetched
 
 Outcome = tuple[str, ...]
-"""Names of what is unexplained; empty: nothing."""
+"""Names of unexplained divergences and alarms; empty: none."""
 
 Probe = Callable[[Sequence[str]], Mapping[str, Outcome | None]]
-"""Runs some kernels and returns the outcome of each; None: it cannot run."""
+"""Runs kernels and returns the outcome of each; None: the kernel cannot run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Two kernels with nothing that can run between them, and another outcome."""
+class OutcomeChange:
+    """Two kernels with different outcomes, between which no kernel can run."""
 
     before: str
     after: str
@@ -30,25 +30,25 @@ class Change:
 
     @property
     def appears(self) -> Outcome:
-        """What the second shows and the first does not."""
+        """Return the names that only the second kernel shows."""
         return tuple(name for name in self.outcomes[1] if name not in self.outcomes[0])
 
     @property
     def disappears(self) -> Outcome:
-        """What the first shows and the second does not."""
+        """Return the names that only the first kernel shows."""
         return tuple(name for name in self.outcomes[0] if name not in self.outcomes[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A finished search: each kernel that was asked, with its outcome, in version order; and the changes."""
+    """A finished search: the kernels that were run, with their outcomes, in version order; and the changes."""
 
     probed: Mapping[str, Outcome | None]
-    changes: tuple[Change, ...]
+    changes: tuple[OutcomeChange, ...]
 
 
-def anchors(versions: Sequence[str]) -> tuple[str, ...]:
-    """Return the first and the last kernel of each series: a fix may be in one series before another."""
+def ends_of_series(versions: Sequence[str]) -> tuple[str, ...]:
+    """Return the first and the last kernel of each series: series get fixes at different times."""
     found: dict[str, None] = {}
     for _, group in groupby(versions, key=linux_version):
         series = list(group)
@@ -57,11 +57,11 @@ def anchors(versions: Sequence[str]) -> tuple[str, ...]:
 
 
 def search(versions: Sequence[str], first: Sequence[str], probe: Probe) -> Search:
-    """Find every change between kernels that were asked, by halving; `versions` are in order.
+    """Find the changes by bisection between kernels with different outcomes; ``versions`` are in order.
 
-    Asked first are `first` (the ends, or :func:`anchors`).  A change and its reversal between two that are alike is
-    not seen.  A kernel that cannot run is left out; the nearest one takes the place of one of `first`.  If none of the
-    first can run, the search ends.
+    The kernels ``first`` are run first (the ends, or :func:`ends_of_series`).  A change and its reversal between two
+    kernels with the same outcome are not found.  A kernel that cannot run is left out; the nearest one replaces one of
+    ``first``.  If none of the first kernels can run, the search ends.
     """
     known: dict[str, Outcome | None] = {}
     ends = dict.fromkeys(first)
@@ -78,7 +78,7 @@ def search(versions: Sequence[str], first: Sequence[str], probe: Probe) -> Searc
         ends |= dict.fromkeys(instead)
         wanted = tuple(dict.fromkeys([*middles, *instead]))
     ran = [version for version in versions if known.get(version) is not None]
-    changes = [Change(a, b, (known[a] or (), known[b] or ())) for a, b in pairwise(ran) if known[a] != known[b]]
+    changes = [OutcomeChange(a, b, (known[a] or (), known[b] or ())) for a, b in pairwise(ran) if known[a] != known[b]]
     return Search({version: known[version] for version in versions if version in known}, tuple(changes))
 
 
@@ -94,7 +94,7 @@ def _nearest(versions: Sequence[str], version: str, known: Mapping[str, Outcome 
 
 
 def confidence(runs: int) -> float:
-    """Return how sure `runs` runs without a finding make it absent, if it shows in every second run when present."""
+    """Return the confidence that a finding with a rate of 1/2 is absent, after ``runs`` runs without it."""
     return float(1 - 0.5**runs)
 
 
@@ -106,16 +106,16 @@ def split_target(name: str) -> tuple[str, str]:
 
 
 def target_name(config: str, version: str) -> str:
-    """Return the name of a configuration, on whatever emulator, with a kernel."""
+    """Return the name of a configuration, which may have an emulator, with a kernel."""
     base, mark, emulator = config.partition("%")
     return f"{base}@{version}{mark}{emulator}"
 
 
-def changelog_lines(change: Change, cache: Cache, kernels: Kernels) -> Iterator[str]:
-    """Yield what the later kernel's changelog says of a change."""
+def changelog_lines(change: OutcomeChange, cache: Cache, kernels: Kernels) -> Iterator[str]:
+    """Yield the lines of the later kernel's changelog on a change."""
     fetched = find_fetched(cache, kernels.find(change.after))
     if fetched is None or not (fetched.image.path / CHANGELOG).is_file():
-        yield "  (the later package brings no changelog)"
+        yield "  (the later package has no changelog)"
         return
     text = read_changelog(fetched.image.path / CHANGELOG)
     jumps = upstream(text, change.before, change.after)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bisect a scenario over kernels: choose the kernels, run them as the search asks, and describe what changed."""
+"""Bisect a scenario over kernels: choose the kernels, run those that the search selects, and describe the changes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.store.kept_findings import find
+from fuzz.store.kept_findings import find_finding
 from fuzz.triage.bisect import (
     Outcome,
     Search,
-    anchors,
     changelog_lines,
     confidence,
+    ends_of_series,
     search,
     split_target,
     target_name,
 )
-from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, Work, load_cases, make_case, run_all
+from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, MatrixWork, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
-from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, Asked, history_text
+from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, ReleaseResult, history_text
 from harness.relations import hyp_copy
 from harness.report.finding_data import Story
 from harness.vm.cache import Cache, default_root
@@ -34,15 +34,15 @@ from harness.vm.debian.kernel_archive import Kernels
 from harness.vm.kernels.fetch import load_kernels
 
 FLAKY_RUNS = 30
-"""How often a scenario is run that did not show the same in all of its first runs."""
+"""Number of runs of a scenario whose first runs had different results."""
 
 
 @dataclass(frozen=True, slots=True)
 class BisectPlan:
-    """Where to search, and how: between the targets ``good`` and ``bad``, or over all kernels of ``config``.
+    """The kernels to search: those between the targets ``good`` and ``bad``, or all kernels of ``config``.
 
-    None of them: over all kernels of the default configuration.  ``repeat`` runs each kernel, more where the first
-    runs do not agree.
+    If all are None: all kernels of the default configuration.  Each kernel is run ``repeat`` times, and more often if
+    the results of the first runs differ.
     """
 
     config: str | None = None
@@ -53,25 +53,25 @@ class BisectPlan:
 
 
 def case_of_file(path: Path) -> Case:
-    """Return the scenario of a file.  InputError: it is none."""
+    """Return the scenario of a file.  InputError: it is no scenario."""
     return load_cases([path])[0]
 
 
 def case_of_story(story: Story) -> Case:
-    """Return the scenario of a kept finding.  InputError: it cannot be searched for over kernels."""
+    """Return the scenario of a stored finding.  InputError: it cannot be bisected."""
     finding, scenario = story.kept.finding, story.kept.scenario
     if scenario is None or finding.kind not in ("divergence", "alarm") or finding.other is not None:
         raise InputError(story.id, None, "expected a divergence or an alarm of one target, with its scenario")
     if any(name.startswith(EARLIER) for name in story.kept.texts):
-        raise InputError(story.id, None, "wants scenarios that ran before it: kernels are asked with one alone")
+        raise InputError(story.id, None, "needs earlier scenarios: bisection runs one scenario alone")
     if hyp_copy.options(finding.signature):
-        raise InputError(story.id, None, "kernels are asked without their hypervisor's own copies: none would show it")
+        raise InputError(story.id, None, "bisection does not compare the hypervisor's own copy of a vCPU")
     return make_case(story.id, scenario)
 
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """A configuration, the kernels between two ends, in order, and those to run first."""
+    """A configuration, its kernels between two ends, in order, and those to run first."""
 
     config: str
     versions: list[str]
@@ -85,9 +85,9 @@ def _range(plan: BisectPlan, kernels: Kernels) -> _Range:
     if not plan.good or not plan.bad:
         config = plan.config or DEFAULT_TARGET
         load_config(config)
-        return _Range(config, versions, anchors(versions))
+        return _Range(config, versions, ends_of_series(versions))
     if plan.config:
-        raise InputError("--target", None, "the ends name the configuration")
+        raise InputError("--target", None, "--good and --bad name the configuration")
     names = [split_target(end) for end in (plan.good, plan.bad)]
     if names[0][0] != names[1][0] or not all(version for _, version in names):
         raise InputError(f"{plan.good}, {plan.bad}", None, "expected two kernels of one configuration: CONFIG@VERSION")
@@ -99,18 +99,18 @@ def _range(plan: BisectPlan, kernels: Kernels) -> _Range:
 
 @dataclass(frozen=True, slots=True)
 class Bisection:
-    """A finished search: the cells of the kernels that were run, by version, and how long it took."""
+    """A finished search: the cells of the kernels that were run, by version, and its duration."""
 
     plan: BisectPlan
     config: str
     kernels: Kernels
-    asked_of: int
+    kernel_count: int
     found: Search
     cells: Mapping[str, Cell]
     seconds: float
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each kernel that was run, then each change with its changelog, then how sure it is."""
+        """Yield a line for each kernel that was run, then each change with its changelog, then the confidence."""
         cache = Cache(default_root(os.environ))
         for version, outcome in self.found.probed.items():
             cell = self.cells[version]
@@ -118,7 +118,7 @@ class Bisection:
             part = f" ({cell.seen} of {cell.runs} runs)" if 0 < cell.seen < cell.runs else ""
             yield f"{target_name(self.config, version):34}  {shown}{part}"
         if not self.found.changes:
-            yield "no change between the kernels that were asked"
+            yield "no change between the kernels that were run"
         for change in self.found.changes:
             yield ""
             yield f"between {change.before} and {change.after}"
@@ -129,8 +129,8 @@ class Bisection:
             yield from changelog_lines(change, cache, self.kernels)
         repeat = self.plan.repeat
         yield (
-            f"{len(self.found.probed)} of {self.asked_of} kernels asked, {self.seconds:.0f} s; {repeat} runs each: "
-            f"a finding that shows in every second run is seen with {confidence(repeat):.1%}"
+            f"{len(self.found.probed)} of {self.kernel_count} kernels run, {self.seconds:.0f} s; {repeat} runs each: "
+            f"a finding with a rate of 1/2 is found with a probability of {confidence(repeat):.1%}"
         )
 
     def to_json(self) -> dict[str, object]:
@@ -154,18 +154,20 @@ class Bisection:
         }
 
     def history(self, story: Story) -> str:
-        """Return which kernels show a finding, as text that is kept with it."""
+        """Return which kernels show a finding, as the text that is stored with it."""
         name = ".".join(filter(None, story.kept.finding.signature[:2]))
-        asked: list[Asked] = []
+        results: list[ReleaseResult] = []
         for version, outcome in self.found.probed.items():
             answer = CANNOT if outcome is None else SHOWS if name in outcome else SHOWS_NOT
-            asked.append(Asked(self.config, version, answer, self.cells[version].seen, self.cells[version].runs))
-        return history_text(asked)
+            results.append(
+                ReleaseResult(self.config, version, answer, self.cells[version].seen, self.cells[version].runs)
+            )
+        return history_text(results)
 
 
 @dataclass
 class _Prober:
-    """Runs kernels for a search, and keeps the last cell of each."""
+    """Runs kernels for a search, and stores the last cell of each."""
 
     case: Case
     config: str
@@ -183,7 +185,7 @@ class _Prober:
 
     def _run(self, versions: Sequence[str], runs: int) -> None:
         names = [target_name(self.config, version) for version in versions]
-        run_all([Work(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
+        run_all([MatrixWork(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
 
     def _keep(self, found: Sequence[Cell]) -> None:
         for cell in found:
@@ -193,8 +195,8 @@ class _Prober:
 
 
 def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bisection:
-    """Search for the changes of what a scenario shows.  InputError: a name is wrong; SetupError: no kernel can run."""
-    for name in filter(None, (plan.config, plan.good, plan.bad)):  # before the archive is asked
+    """Search for changes of a scenario's outcome.  InputError: a name is wrong; SetupError: no kernel can run."""
+    for name in filter(None, (plan.config, plan.good, plan.bad)):  # check names before the archive is read
         config, version = split_target(name)
         load_config(config)
         if name != plan.config and not version:
@@ -211,12 +213,12 @@ def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bis
 
 
 def find_story(database: Database, id_: str) -> tuple[Case, Story]:
-    """Return a kept finding and its scenario.  InputError: there is none, or it cannot be searched for."""
-    story = find(database, id_)
+    """Return a stored finding and its scenario.  InputError: it does not exist, or cannot be bisected."""
+    story = find_finding(database, id_)
     return case_of_story(story), story
 
 
 def keep_history(database: Database, story: Story, found: Bisection) -> None:
-    """Put with a finding which kernels show it."""
+    """Store with a finding which kernels show it."""
     shelf = FINDINGS if story.kept.confirmed else FLAKY
     Store(database, shelf).annotate(story.id, HISTORY, found.history(story))

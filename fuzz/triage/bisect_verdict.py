@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Good, bad or cannot tell: what a replay says of one commit, for ``git bisect run``.  Pure.
+"""Classify a commit from a replay for ``git bisect run``: good, bad or undetermined.  Pure.
 
 Source of the statuses: git-bisect(1), "Bisect run".
 """
@@ -22,40 +22,40 @@ from harness.vm.alarms import KINDS
 from harness.vm.crash import ENDS, end_of
 
 GOOD, BAD = ExitStatus.OK, ExitStatus.DIVERGENCE
-CANNOT_TELL, ABORT = ExitStatus.NOT_TESTED, ExitStatus.BAD_COMMAND
-"""125 leaves a commit out, from 128 on the search ends: a mistake in the command must not decide anything."""
+UNDETERMINED, ABORT = ExitStatus.NOT_TESTED, ExitStatus.BAD_COMMAND
+"""125 skips a commit; 128 and higher end the search: a wrong command must not classify a commit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A status of git's, and why."""
+class CommitVerdict:
+    """An exit status for git, and its reason."""
 
     status: ExitStatus
     why: str
 
     @property
     def text(self) -> str:
-        """It in one line."""
-        return f"{({GOOD: 'good', BAD: 'bad'}).get(self.status, 'cannot tell')}: {self.why}"
+        """Return the verdict as one line."""
+        return f"{({GOOD: 'good', BAD: 'bad'}).get(self.status, 'not determined')}: {self.why}"
 
 
 def check_signature(text: str) -> str:
-    """Return a signature as it is.  InputError: none looks like that, so that nothing would ever show it."""
+    """Return a valid signature unchanged.  InputError: it is malformed, so that no run could show it."""
     name = text.partition("/")[0]
     relation, _, register = name.partition(".")
     known = {row.shows.partition(".")[0] for row in ALL} | {kind.name for kind in KINDS} | set(ENDS)
     if re.fullmatch(r"x\d+", register):
-        raise InputError("--signature", None, f"{name}: general-purpose registers are one: {relation}.xN")
+        raise InputError("--signature", None, f"{name}: general-purpose registers have the common name {relation}.xN")
     if relation not in known:
-        raise InputError("--signature", None, f"{text[:60]!r}: expected one that `shadowfuzz replay` sums up")
+        raise InputError("--signature", None, f"{text[:60]!r}: expected one from the summary of `shadowfuzz replay`")
     return text
 
 
-def judge(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Regression]) -> Verdict:
-    """Return what runs say of a signature; None: of anything that no kept finding of the target is like.
+def commit_verdict(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Regression]) -> CommitVerdict:
+    """Return the verdict for a signature; None: for any signature that is like no kept finding of the target.
 
-    ``*`` in the place of a part of the signature is any.  One run that shows it is enough; if none does, all must have
-    ended as they should.
+    ``*`` as a part of the signature matches any value.  One run that shows it makes the commit bad; a good commit also
+    requires that all runs ended without an error.
     """
     runs = [(result.target, ran) for result in results for ran in result.ran]
     lost = [item for result in results for item in result.lost]
@@ -63,13 +63,13 @@ def judge(results: Sequence[TargetResult], wanted: str | None, kept: Sequence[Re
     shown += [text for item in lost for text in _ends(item, wanted)]
     total = len(runs) + len(lost)
     if shown:
-        return Verdict(BAD, f"{', '.join(dict.fromkeys(shown))} in {_count(len(shown), total)}")
+        return CommitVerdict(BAD, f"{', '.join(dict.fromkeys(shown))} in {_count(len(shown), total)}")
     if lost:
-        return Verdict(CANNOT_TELL, f"the target was lost: {lost[0].reason}")
+        return CommitVerdict(UNDETERMINED, f"the target was lost: {lost[0].reason}")
     odd = next((ran.checked.status for _, ran in runs if ran.checked.status != "ok"), "")
     if odd or not runs:
-        return Verdict(CANNOT_TELL, f"a run ended with status {odd}" if odd else "nothing was run")
-    return Verdict(GOOD, f"{wanted or 'nothing new'} in {_count(0 if wanted else total, total)}")
+        return CommitVerdict(UNDETERMINED, f"a run ended with status {odd}" if odd else "nothing was run")
+    return CommitVerdict(GOOD, f"{wanted or 'nothing new'} in {_count(0 if wanted else total, total)}")
 
 
 def _count(some: int, total: int) -> str:
@@ -77,7 +77,7 @@ def _count(some: int, total: int) -> str:
 
 
 def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]) -> Iterator[str]:
-    """Yield the signature of a run that is wanted, once; of one that is not, those that are new."""
+    """Yield the wanted signature of a run, once; if none is wanted, the new signatures."""
     alarms = [signature_text(alarm.signature) for alarm in ran.alarms]
     if wanted is not None:
         texts = [*_texts(ran.checked), *alarms]
@@ -94,14 +94,14 @@ def _shown(target: str, ran: Ran, wanted: str | None, kept: Sequence[Regression]
 
 
 def _texts(checked: CheckResult) -> Iterator[str]:
-    """Yield each signature without its cause, which is any, and with it."""
+    """Yield each signature without its cause, which matches any cause, and with it."""
     for found in map(signature, checked.unexplained):
         yield place_text(found)
         yield signature_text(found)
 
 
 def _ends(item: Lost, wanted: str | None) -> Iterator[str]:
-    """Yield how a machine ended, if that is what is wanted; a machine that did not boot shows nothing."""
+    """Yield the signature of a loss, if it is wanted; a machine that did not boot shows none."""
     if wanted is not None and item.job is not None:
         end = end_of(item.reason, item.console_tail)
         if _matches(crash_text(end.signature), wanted) or _matches(signature_text(end.signature), wanted):

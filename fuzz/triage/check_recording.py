@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check recordings of whole programs against the model, offline, and keep what shows the unexplained."""
+"""Check recordings of whole programs against the model, offline, and write excerpts with unexplained divergences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.trace.recording import Reader, rewrite
 
 
 def check_file(path: Path, levels: Sequence[str], progress: Callable[[str], None]) -> Report:
-    """Check one recording with levels of the model.  InputError: it is none; SetupError: of an unknown CPU model."""
+    """Check one recording with levels of the model.  InputError: it is no recording; SetupError: unknown CPU model."""
     start, kept = time.monotonic(), load_regressions(KEPT)
     reader, tallies = Reader(path), {level: Tally() for level in levels}
     head, first = reader.head, tallies[levels[0]]
@@ -31,7 +31,7 @@ def check_file(path: Path, levels: Sequence[str], progress: Callable[[str], None
     catalogues = {level: Catalogue.load(KNOWN_DIR, level) for level in levels}
     against = Against(catalogues, cpu_model(head.cpu), head.vhe, errata_of(kept, head.target))
     check_records(read_with_progress(reader, progress, describe), against, tallies, reader.absent)
-    assert reader.end is not None  # or Reader had raised
+    assert reader.end is not None  # otherwise Reader has raised
     like = {key: _like(kept, head.target, key, cluster) for tally in tallies.values()
             for key, cluster in tally.clusters.items()}  # fmt: skip
     return Report(str(path), path.stat().st_size, head, reader.end, tallies, like, time.monotonic() - start)
@@ -43,6 +43,6 @@ def _like(kept: Sequence[Regression], target: str, key: Signature, cluster: Clus
 
 
 def write_excerpt(report: Report, out: Path) -> None:
-    """Write the first turn of each unexplained cluster of a recording as a recording of its own."""
+    """Write the first round of each unexplained cluster as a new recording."""
     reader = Reader(Path(report.path))
     rewrite(out, reader, excerpt(reader, [cluster.example.span for _, _, cluster in report.clusters]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on two targets and compare the traces: what differs, as values, as text and as JSON."""
+"""Run scenarios on two targets and compare the traces; return the differences as values, text and JSON."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from harness.scenario.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One scenario on two targets: how often it was run, and what each run's comparison gave."""
+class ReleaseComparison:
+    """One scenario on two targets: its name, and the result of the comparison of each run."""
 
     name: str
     results: tuple[CheckResult, ...]
 
     @property
     def judged(self) -> tuple[ExplainedDivergence, ...]:
-        """The differences of all runs, each once."""
+        """Return the differences of all runs, each once."""
         return tuple({_same(judged): judged for checked in self.results for judged in checked.judged}.values())
 
     def seen(self, judged: ExplainedDivergence) -> int:
-        """In how many runs a difference was there."""
+        """Return the number of runs with a difference."""
         return sum(_same(judged) in map(_same, checked.judged) for checked in self.results)
 
 
 def _same(judged: ExplainedDivergence) -> tuple[object, ...]:
-    """What makes two differences the same one; where in the trace it is, an interrupt more or less changes."""
+    """Return the identity of a difference without its position in the trace, which depends on interrupts."""
     d = judged.divergence
     return d.register, d.exit_class, d.helper, d.expected, d.observed
 
 
-def compare_all(targets: TargetSet[Side], scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> Iterator[Compared]:
-    """Yield each scenario compared on two targets, in fresh VMs.  TargetError: a machine was lost."""
+def compare_all(
+    targets: TargetSet[Side], scenarios: Sequence[tuple[str, Scenario]], repeat: int
+) -> Iterator[ReleaseComparison]:
+    """Yield the comparison of each scenario on two targets, in fresh VMs.  TargetError: a machine was lost."""
     for name, scenario in scenarios:
-        yield Compared(name, tuple(targets.compare_traces(scenario) for _ in range(repeat)))
+        yield ReleaseComparison(name, tuple(targets.compare_traces(scenario) for _ in range(repeat)))
 
 
-def comparison_lines(subjects: Sequence[Subject], found: Sequence[Compared], *, known: bool) -> Iterator[str]:
-    """Yield the lines of a report on two targets; ``known``: with intended differences one by one."""
+def comparison_lines(subjects: Sequence[Subject], found: Sequence[ReleaseComparison], *, known: bool) -> Iterator[str]:
+    """Yield the lines of a report on two targets; ``known``: also list each intended difference."""
     one, other = (f"{s.target}, Linux {s.kernel_release}" for s in subjects)
     yield f"{one}\nagainst {other}"
     intended: Counter[str] = Counter()
@@ -71,7 +73,7 @@ def comparison_lines(subjects: Sequence[Subject], found: Sequence[Compared], *, 
     yield f"{len(found)} scenarios, {records} records compared, {differ} scenarios differ"
 
 
-def comparison_json(subjects: Sequence[Subject], found: Sequence[Compared]) -> dict[str, object]:
+def comparison_json(subjects: Sequence[Subject], found: Sequence[ReleaseComparison]) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     return {
         "targets": [{"target": s.target, "kernel_release": s.kernel_release} for s in subjects],

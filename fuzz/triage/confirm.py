@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how surely a divergence comes back, compare every level of the model, and give a verdict."""
+"""Measure the reproduction rate of a divergence, compare every level of the model, and return a verdict."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fuzz.targets.emulators import emulators_here
-from fuzz.targets.observation import Observation, is_alarm, shown_by
+from fuzz.targets.observation import Observation, is_alarm, signatures_shown
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import Side, TargetSet, open_targets
-from fuzz.triage.minimise import choose
-from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, places, queries_of
+from fuzz.triage.minimise import choose_signature
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, emulator_names, measure_on_emulators, queries_of
 from harness.findings.finding import Signature, Tries, is_member, signature_text
 from harness.findings.verdict import (
     STAGES,
@@ -31,19 +31,19 @@ from harness.findings.verdict import (
 from harness.scenario.scenario import Scenario, load
 
 ALARM_BOOTS = 3
-"""In so many fresh machines an alarm is looked for at least: its rate rests on nothing else."""
+"""Minimum number of fresh machines for the rate of an alarm, which no other stage measures."""
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
-    """What is known of one signature of a scenario."""
+class Confirmation:
+    """The evidence and the verdict for one signature of a scenario."""
 
     signature: Signature
     evidence: Evidence
     verdict: Verdict
 
 
-def as_json(found: Confirmed) -> dict[str, object]:
+def as_json(found: Confirmation) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     return {
         "signature": signature_text(found.signature),
@@ -56,10 +56,11 @@ def as_json(found: Confirmed) -> dict[str, object]:
 def stages_of(
     targets: TargetSet[Side], scenario: Scenario, wanted: tuple[Signature, ...], runs: int, boots: int
 ) -> dict[Signature, tuple[Stage, ...]]:
-    """Run a scenario in every stage and count, by signature, how often it came back.
+    """Run a scenario in every stage and count, by signature, how often it was reproduced.
 
-    ``runs`` times in one KVM VM and in fresh ones, in ``boots`` fresh QEMUs; alarms in fresh QEMUs alone, for a kernel
-    may complain once a boot, and in ALARM_BOOTS at least.  TargetError: the machine was lost.
+    It is run ``runs`` times in one KVM VM and in fresh ones, and in ``boots`` fresh QEMUs.  Alarms are counted in fresh
+    QEMUs only, at least ALARM_BOOTS, because a kernel may report one only once per boot.  TargetError: the machine was
+    lost.
     """
     counts = {key: dict.fromkeys(STAGES, 0) for key in wanted}
     if any(map(is_alarm, wanted)):
@@ -71,7 +72,7 @@ def stages_of(
             if stage == "fresh_qemu":
                 targets.stop()
             found = targets.run_and_check(scenario, fresh_vm=stage != "repeat")
-            shown = shown_by(found)
+            shown = signatures_shown(found)
             for key in wanted:
                 counts[key][stage] += any(is_member(each, key) for each in shown)
     return {
@@ -82,7 +83,7 @@ def stages_of(
 
 @dataclass(frozen=True, slots=True)
 class ConfirmPlan:
-    """What to measure: runs in one KVM VM and in fresh ones, fresh QEMUs, and whether to try other emulators."""
+    """What to measure: runs in one KVM VM and in fresh ones, fresh QEMUs, and whether to run other emulators."""
 
     runs: int
     boots: int
@@ -91,7 +92,7 @@ class ConfirmPlan:
 
 def confirm(
     options: TargetOptions, file: Path, wanted: str | None, plan: ConfirmPlan, say: Callable[[str], None]
-) -> tuple[Confirmed, ...]:
+) -> tuple[Confirmation, ...]:
     """Classify the divergences and alarms that a file's scenario shows, or the one whose signature is ``wanted``.
 
     InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: the machine was lost.
@@ -99,16 +100,16 @@ def confirm(
     scenario = load(file)
     with open_targets(options, say) as targets:
         first = targets.run_and_check(scenario)
-        keys = shown_by(first)
+        keys = signatures_shown(first)
         if wanted is not None:
-            keys = (choose(keys, wanted, str(file)),)
+            keys = (choose_signature(keys, wanted, str(file)),)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
-        # Two targets that differ from each other would both have to move.
-        asked = plan.emulators and options.against is None
+        # A difference between two targets would need other emulators for both.
+        use_emulators = plan.emulators and options.against is None
         divergences = tuple(key for key in keys if not is_alarm(key))
-        queries = queries_of(targets, scenario, divergences) if asked and divergences else ()
+        queries = queries_of(targets, scenario, divergences) if use_emulators and divergences else ()
     abroad: Mapping[Signature, tuple[EmulatorResult, ...]] = {}
-    if queries:  # the machine has ended: its core is wanted
+    if queries:  # the target's machine has ended, so its core is free
         sweep = EmulatorSweep(targets.sides[0].config, replace(options, hyp_copy=targets.has_hyp_copy))
         abroad = _on_emulators(sweep, queries, say)
     return tuple(_confirmed(key, first, counts[key], abroad.get(key, ())) for key in keys)
@@ -118,18 +119,18 @@ def _on_emulators(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], say: Callable[[str], None]
 ) -> Mapping[Signature, tuple[EmulatorResult, ...]]:
     here = emulators_here()
-    say(f"trying {', '.join(places(sweep.config, here))}")
+    say(f"trying {', '.join(emulator_names(sweep.config, here))}")
     if len(here) == 1:
         say(f"{here[0].name} is the only QEMU here; `shadowfuzz setup --emulators` gets others")
-    return dict(zip((each.signature for each in queries), measure(sweep, queries, here, say), strict=True))
+    return dict(zip((each.signature for each in queries), measure_on_emulators(sweep, queries, here, say), strict=True))
 
 
 def _confirmed(
     key: Signature, first: Observation, stages: tuple[Stage, ...], abroad: tuple[EmulatorResult, ...]
-) -> Confirmed:
+) -> Confirmation:
     if is_alarm(key):
-        return Confirmed(key, alarm_evidence(stages), alarm_verdict(stages))
+        return Confirmation(key, alarm_evidence(stages), alarm_verdict(stages))
     divergence = first_of(first.checked, key)
     assert divergence is not None
     known = evidence(first.trace, first.checked, divergence, stages, abroad)
-    return Confirmed(key, known, classify(known))
+    return Confirmation(key, known, classify(known))

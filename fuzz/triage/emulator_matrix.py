@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix over emulators as text: where another QEMU or CPU model shows something else than the target's own."""
+"""Format a matrix over emulators as text: other QEMUs and CPU models whose results differ from the target's own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.vm.config import load_config
 WIDTH = 116
 
 INTRODUCTION: tuple[str, ...] = (
-    "Every scenario of the corpus on several versions of QEMU and several of its CPU models: what differs from one",
-    "to the other is the CPU's or the emulator's, not KVM's. A number is how many scenarios show something else than",
+    "Every scenario of the corpus on several versions of QEMU and several of its CPU models. Differences between them",
+    "come from the CPU or the emulator, not from KVM. A number counts the scenarios whose result differs from that",
     "on the target's own CPU model in the first version of QEMU; `.` is none. `max` has features that the project's",
-    "tables do not describe: what they change is unchecked there (harness/arch/cpu_models.py).",
+    "tables do not describe: their effects are not checked there (harness/arch/cpu_models.py).",
     "",
     "`shadowfuzz fuzz --target kvm-nvhe --against 'kvm-nvhe%qemu-10.0'` compares two versions of QEMU directly. It",
-    "showed these in its first seconds. No cell does, because no known requirement depends on them (7.2, 10.0):",
+    "showed the following differences. No cell shows them, because no known requirement depends on them (7.2, 10.0):",
     "",
     "- registers whose encoding is left to the implementation (`mrs x7, s3_1_c11_c0_2`): UNDEFINED in the guest;",
     "  trapped to KVM, by HCR_EL2.TIDCP",
@@ -34,8 +34,8 @@ INTRODUCTION: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """Why some scenarios show something else on some emulators (patterns of ``CONFIG%QEMU%CPU``), and the source."""
+class ExplainedDifference:
+    """Why scenarios have other results on some emulators (patterns of ``CONFIG%QEMU%CPU``), and the source."""
 
     scenarios: tuple[str, ...]
     targets: tuple[str, ...]
@@ -43,28 +43,30 @@ class Explained:
     source: str
 
     def covers(self, target: str, scenario: str) -> bool:
-        """Whether this is about a cell."""
+        """Return whether this explains a cell."""
         return scenario in self.scenarios and any(fnmatchcase(target, pattern) for pattern in self.targets)
 
 
-def read_explained(path: Path) -> tuple[Explained, ...]:
-    """Return the rows of ``corpus/emulators.toml``; InputError if it is none."""
+def read_explained_differences(path: Path) -> tuple[ExplainedDifference, ...]:
+    """Return the rows of ``corpus/emulators.toml``.  InputError: it is invalid."""
     try:
         rows = tomllib.loads(path.read_text()).get("difference", [])
-        return tuple(Explained(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows)
+        return tuple(
+            ExplainedDifference(tuple(r["scenarios"]), tuple(r["targets"]), r["why"], r["source"]) for r in rows
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(str(path), None, f"no list of differences between emulators: {error}") from error
 
 
 class EmulatorTable:
-    """The cells of some scenarios on targets named ``CONFIG%QEMU%CPU``, ready to be shown."""
+    """The cells of scenarios on targets named ``CONFIG%QEMU%CPU``, formatted as text."""
 
     def __init__(
         self,
         cells: Mapping[tuple[str, str], Cell],
         targets: Iterable[str],
         scenarios: Sequence[str],
-        explained: Sequence[Explained],
+        explained: Sequence[ExplainedDifference],
     ) -> None:
         self._cells = cells
         self._scenarios = scenarios
@@ -72,7 +74,7 @@ class EmulatorTable:
         self._groups = {base: list(group) for base, group in groupby(targets, key=lambda t: t.partition("%")[0])}
 
     def lines(self) -> Iterator[str]:
-        """Yield a block a target: a table of counts, then each difference with its explanation."""
+        """Yield a block for each target: a table of counts, then each difference with its explanation."""
         for base, targets in self._groups.items():
             own = self.own(base)
             found = [self._cells[own, name].verdict for name in self._scenarios if (own, name) in self._cells]
@@ -99,7 +101,7 @@ class EmulatorTable:
         ]
 
     def own(self, base: str) -> str:
-        """Return the target that the others of a group are compared with."""
+        """Return the target with which the others of a group are compared."""
         targets, cpu = self._groups[base], load_config(base).cpu
         return next((target for target in targets if _cpu(target) == cpu), targets[0])
 
@@ -111,13 +113,13 @@ class EmulatorTable:
         return str(sum(place == target for place, _, _ in self._differing()) or ".")
 
     def _why_not(self, target: str) -> str:
-        """Return why a target ran nothing at all; empty if it did."""
+        """Return why a target ran no scenario; empty if it ran one."""
         cells = [self._cells[target, name] for name in self._scenarios if (target, name) in self._cells]
         ran = any(cell.verdict in (CLEAN, DIVERGES) for cell in cells)
         return "" if ran or not cells else cells[0].why
 
     def _differing(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (target, scenario, what is there instead) of each cell that differs from the group's own."""
+        """Yield (target, scenario, result) of each cell that differs from that of the group's own target."""
         for base, targets in self._groups.items():
             own = self.own(base)
             for target in targets:
@@ -131,7 +133,7 @@ class EmulatorTable:
                         or (cell.verdict, cell.findings) == (known.verdict, known.findings)
                     ):
                         continue
-                    yield target, name, f"{_said(cell)} instead of {_said(known)}"
+                    yield target, name, f"{_outcome_text(cell)} instead of {_outcome_text(known)}"
 
     def _differences(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -143,12 +145,12 @@ class EmulatorTable:
 
 
 def markdown(table: EmulatorTable, command: str) -> str:
-    """Return the page that the documents carry."""
+    """Return the page docs/emulators.md."""
     lines = ["# Every emulator", "", f"Generated by `{command}`; do not edit.", "", *INTRODUCTION, ""]
     return "\n".join([*lines, "```text", *table.lines(), "```"]) + "\n"
 
 
-def _said(cell: Cell) -> str:
+def _outcome_text(cell: Cell) -> str:
     return ", ".join(cell.findings) or cell.why or cell.verdict
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write one finding as files to hand over: a scenario, a C program, and of a crash how the target was lost."""
+"""Export one finding as files: a scenario, a C program, and the state of the lost target for a crash."""
 
 from __future__ import annotations
 

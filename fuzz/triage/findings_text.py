@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings as text: an overview by clusters, one finding in full, and the formats for machines."""
+"""Format findings as text: an overview by clusters, one finding in full, and machine-readable formats."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
 
 EXIT_CLASS = 2
-"""Where a divergence's signature has the class of the exit."""
+"""Index of the exit class in a divergence's signature."""
 WIDTH, _INDENT = 100, 12
 
 
-def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
-    """Return findings as JUnit XML or SARIF; the latter names ``unreadable`` rows, too."""
+def machine_format(found: Sequence[Story], form: str, unreadable: Sequence[Unreadable] = ()) -> str:
+    """Return findings as JUnit XML or SARIF; SARIF also names ``unreadable`` rows."""
     if form == "junit":
         return exchange_formats.junit(found)
     version = importlib.metadata.version("shadowfuzz")
@@ -38,15 +38,15 @@ def for_machines(found: Sequence[Story], form: str, unreadable: Sequence[Unreada
 
 
 def overview(found: Sequence[Story], style: Style, what: str = "findings") -> Iterator[str]:
-    """Yield a line for each cluster, then one for each of its findings; ``what`` they are called if there are none."""
+    """Yield a line for each cluster, then one for each of its findings; without findings, yield ``no {what}``."""
     confirmed = groups(story for story in found if story.kept.confirmed)
     flaky = groups(story for story in found if not story.kept.confirmed)
     if not found:
         yield f"no {what}"
-    for title, some in (("confirmed", confirmed), ("flaky: did not come back when run again", flaky)):
+    for title, some in (("confirmed", confirmed), ("flaky: not reproduced when run again", flaky)):
         if some:
-            news = f", {new_text(sum(group.new for group in some))}"
-            yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{news}" if some is confirmed else title)
+            new = f", {new_text(sum(group.new for group in some))}"
+            yield style.paint("bold", f"{many(len(some), 'cluster')} {title}{new}" if some is confirmed else title)
         for group in some:
             yield from _group(group, style)
 
@@ -62,10 +62,10 @@ def _group(group: Group, style: Style) -> Iterator[str]:
         yield f"         {printable(story.title)}"
 
 
-def show(
+def finding_text(
     story: Story, style: Style, out: str, errata: Sequence[Regression] = (), *, trace: bool = False
 ) -> Iterator[str]:
-    """Yield one finding in full; ``errata`` are the kept findings that it is like, explained in their own words."""
+    """Yield one finding in full; ``errata`` are the kept findings that it is like, with their summaries."""
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
     yield style.paint("bold", f"{story.id}: {printable(story.title)}")
@@ -101,13 +101,13 @@ def show(
         yield style.paint("bold", "scenario")
         yield from (f"    {line}" for line in format_scenario(kept.scenario).splitlines())
     if story.ran is not None:
-        yield style.paint("bold", "what differs")
+        yield style.paint("bold", "differences")
         yield from terminal.sites(story.ran, subject.level, style)
         if trace:
             yield style.paint("bold", "trace")
             yield from trace_lines(story.ran.trace)
     if finding.other is not None:
-        yield style.paint("bold", "what differs, on the one and on the other")
+        yield style.paint("bold", "differences: first target and second target")
         yield from (f"    {d.register} at {d.exit_class}: {d.expected} and {d.observed}" for d in finding.divergences)
     if story.crash is not None and story.crash.remains.registers:
         yield style.paint("bold", "registers")
@@ -118,14 +118,14 @@ def show(
 
 
 def _field(name: str, text: str) -> Iterator[str]:
-    """Yield a name and what belongs to it, in as many lines as it takes."""
+    """Yield a name and its text, wrapped to several lines if necessary."""
     lines = textwrap.wrap(printable(text), WIDTH - _INDENT) or [""]
     yield f"  {name:{_INDENT - 2}}{lines[0]}"
     yield from (" " * _INDENT + line for line in lines[1:])
 
 
 def mark_lines(mark: Mark | None) -> Iterator[str]:
-    """Yield what is said of a finding, a line each."""
+    """Yield a line for each field of a finding's mark."""
     if mark is not None:
         for name in ("status", "assignee", "note", "changed"):
             if said := getattr(mark, name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hand a finding over to people without shadowfuzz: a mail, or a program for the kernel's KVM selftests."""
+"""Make a mail or a KVM selftest from a finding, for people without shadowfuzz."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.findings.finding import difference, is_member, place_text
 from harness.findings.regressions import Regression
 from harness.handover.letter import Command, Letter, of_erratum, of_story
 from harness.handover.mail import mail_text
-from harness.handover.selftest import About, build_commands, file_name, selftest, why_no_selftest
+from harness.handover.selftest import ProgramDescription, build_commands, file_name, selftest, why_no_selftest
 from harness.handover.shown import Origin, Shown, load_shown, log_checks, shown_in, simplest
 from harness.relations.divergence import Divergence, causes
 from harness.relations.errata import SHARED
@@ -30,10 +30,10 @@ from harness.vm.config import PROJECT
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A finding to hand over: its name, what is kept of it, what a campaign found, and what can be shown of it.
+    """A finding to hand over: its name, its kept row or its story of a campaign, and the divergence to show.
 
-    One of ``row`` and ``story`` is there; ``shown`` is None if there is no scenario.  ``rows`` are all kept findings,
-    ``folder`` has the scenarios of ``row``.
+    Exactly one of ``row`` and ``story`` is set; ``shown`` is None if there is no scenario.  ``rows`` are all kept
+    findings, ``folder`` has the scenarios of ``row``.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Handover:
 
     @property
     def file(self) -> str:
-        """Where the first scenario of the kept finding is in a checkout, without the end of its name."""
+        """Return the path of the kept finding's first scenario in a checkout, without the suffix."""
         assert self.row is not None
         return self.file_of(self.row.scenarios[0])
 
     def file_of(self, scenario: str) -> str:
-        """Return where a scenario of the kept finding is in a checkout, without the end of its name."""
+        """Return the path of a scenario of the kept finding in a checkout, without the suffix."""
         return (self.folder / scenario).relative_to(PROJECT).as_posix()
 
 
 def kept_handover(name: str) -> Handover | None:
-    """Return the kept finding of a name, None if none is called so.  InputError: a file of the project is damaged."""
+    """Return the kept finding with a name, None if there is none.  InputError: a file of the project is invalid."""
     files = kept_files()
     for folder, rows in files.items():
         row = next((row for row in rows if row.id == name), None)
@@ -86,10 +86,10 @@ def _target(row: Regression) -> str:
 
 
 def story_handover(story: Story) -> Handover:
-    """Return a campaign's finding, with what its trace shows."""
+    """Return a campaign's finding, with the divergence that its trace shows."""
     shown = None if story.ran is None else _story_shown(story)
     scenario, subject = story.kept.scenario, story.kept.finding.subject
-    if shown is None and scenario is not None:  # a lost machine, two releases that differ: nothing to compare
+    if shown is None and scenario is not None:  # a loss, or a difference between two releases: no contract
         origin = Origin(subject.target, subject.kernel_release, story.id)
         finding = story.kept.finding
         checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
@@ -105,27 +105,27 @@ def _story_shown(story: Story) -> Shown | None:
     places = {(d.event, d.register) for d in members}
 
     def wanted(divergence: Divergence) -> bool:
-        # What the model says of a register, the contract says of it at the same event.
+        # For a divergence from the model, select the contract's divergence of the register at the same event.
         return divergence in members or (divergence.event, divergence.register) in places
 
     origin = Origin(subject.target, subject.kernel_release, finding.id)
     return simplest(shown_in(origin, ran.job.scenario, ran.trace, ran.checked, wanted))
 
 
-def is_of(row: Regression, divergence: Divergence) -> bool:
-    """Whether a divergence is a kept finding's alone: by its cause, or by its signature where that is open."""
+def belongs_only_to(row: Regression, divergence: Divergence) -> bool:
+    """Return whether a divergence is that of a kept finding only: by its cause, or by its signature without one."""
     alone = not divergence.cause or causes(divergence.cause) == (SHARED.get(row.id, row.id),)
     return alone and row.shows(place_text(signature(divergence)), [difference(divergence)])
 
 
-Seen = tuple[Origin, Scenario, Trace, CheckResult]
-"""A scenario that was run and checked, and where."""
+CheckedRun = tuple[Origin, Scenario, Trace, CheckResult]
+"""A scenario that was run and checked, and its target."""
 
 
-def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[Seen]) -> Shown | None:
-    """Return what shows a kept finding best, of the runs of its scenarios; None if none shows it.
+def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[CheckedRun]) -> Shown | None:
+    """Return the divergence that shows a kept finding best in runs of its scenarios; None: no run shows it.
 
-    ``rows`` are all kept findings: a scenario that shows few of them is better.
+    ``rows`` are all kept findings: a scenario that shows fewer of them is better.
     """
 
     def others(name: str) -> int:
@@ -134,14 +134,14 @@ def best_shown(row: Regression, rows: Sequence[Regression], seen: Sequence[Seen]
     found = [
         shown
         for origin, scenario, trace, checked in seen
-        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: is_of(row, divergence))
+        for shown in shown_in(origin, scenario, trace, checked, lambda divergence: belongs_only_to(row, divergence))
     ]
     good = [shown for shown in found if why_no_selftest(shown) is None]
     return simplest(good or found, others)
 
 
 def letter_of(handover: Handover, out: str) -> Letter:
-    """Return what a mail on a finding says; ``out`` is the campaign's directory, empty for the current one."""
+    """Return the contents of a mail on a finding; ``out`` is the campaign's directory, empty for the current one."""
     commands = tuple(_commands(handover, out))
     if handover.story is not None:
         return of_story(handover.story, handover.rows, handover.shown, commands)
@@ -188,15 +188,15 @@ def _program_name(handover: Handover) -> str:
 def program(handover: Handover) -> tuple[str, str]:
     """Return the name and the text of a program for the kernel's KVM selftests.
 
-    InputError: there can be none, with the reason and the step.
+    InputError: no program can show it; the text has the reason and the step.
     """
     name = _program_name(handover)
     if handover.shown is None:
-        why = "there is no scenario with a trace"
+        why = "it has no scenario with a trace"
         if handover.row is not None:
-            why = f"what shows it is a program of its own, {handover.file}.c"
+            why = f"another program shows it, {handover.file}.c"
         raise InputError(handover.name, None, f"no selftest: {why}")
     letter = letter_of(handover, "")
     source = next((line for line in letter.why if line.startswith(("Sources: ", "Required: "))), "")
-    about = About(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
+    about = ProgramDescription(name, " ".join(letter.wrong), source.partition(": ")[2].rstrip("."))
     return file_name(name), selftest(about, handover.shown)

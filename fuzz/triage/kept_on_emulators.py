@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a campaign kept, on other emulators: each confirmed divergence that was not tried there yet."""
+"""Run the confirmed divergences of a campaign on other emulators, unless they were run there before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fuzz.store.kept_findings import read_stories
 from fuzz.targets.emulators import emulators_here
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets
-from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure, variant
+from fuzz.triage.other_emulators import EmulatorQuery, EmulatorSweep, measure_on_emulators, variant
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story
 from harness.vm.qemu_versions import Emulator
@@ -22,10 +22,10 @@ from harness.vm.qemu_versions import Emulator
 def measure_kept(
     database: Database, subject: Subject, sweep: EmulatorSweep, here: Sequence[Emulator], say: Callable[[str], None]
 ) -> int:
-    """Try a subject's confirmed divergences elsewhere and keep what was seen with each; return how many were tried.
+    """Run a subject's confirmed divergences on other emulators and store the results; return the number of divergences.
 
-    Only where a second QEMU is here: it would be a surprise if a campaign fetched one.  What was tried before stays,
-    until a simpler scenario takes its place.
+    This requires a second installed QEMU: a campaign does not fetch one.  Earlier results are kept until a simpler
+    scenario replaces the finding's scenario.
     """
     store = Store(database, FINDINGS)
     new = [
@@ -38,16 +38,16 @@ def measure_kept(
     if not new:
         return 0
     if len(here) == 1:
-        say(f"{len(new)} divergences not tried on another QEMU: there is none here (shadowfuzz setup --emulators)")
+        say(f"{len(new)} divergences not run on another QEMU: none is installed (shadowfuzz setup --emulators)")
         return 0
     say(f"trying {len(new)} divergences on other -cpu models and versions of QEMU")
-    for (id_, _), found in zip(new, measure(sweep, [query for _, query in new], here, say), strict=True):
+    for (id_, _), found in zip(new, measure_on_emulators(sweep, [query for _, query in new], here, say), strict=True):
         store.annotate(id_, ELSEWHERE, to_text(found))
     return len(new)
 
 
 def on_emulators(options: TargetOptions, say: Callable[[str], None]) -> Callable[[Database, PreparedTargets], None]:
-    """Return what tries a campaign's confirmed divergences on other emulators; its machines are not deterministic."""
+    """Return a function that runs a campaign's confirmed divergences on other emulators, not deterministically."""
 
     def measure_all(database: Database, targets: PreparedTargets) -> None:
         how = replace(options, deterministic=False, hyp_copy=targets.has_hyp_copy)
@@ -58,7 +58,7 @@ def on_emulators(options: TargetOptions, say: Callable[[str], None]) -> Callable
 
 
 def _query(story: Story) -> EmulatorQuery | None:
-    """Return what to look for: the scenario, and what the recorded trace shows of its divergence."""
+    """Return the query for a finding: its scenario, and its divergence in the recorded trace."""
     if story.kept.scenario is None or story.ran is None:
         return None
     key = story.kept.finding.signature

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios by targets, one verdict a cell: one boot a target, two machines at a time, results kept in a file."""
+"""Run scenarios on many targets, with one verdict per cell, one boot per target, and results in a file."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from harness.vm.qemu_versions import Emulator
 
 CLEAN, DIVERGES, LOST, CANNOT = "clean", "diverges", "lost", "cannot"
 VERDICTS = (CLEAN, DIVERGES, LOST, CANNOT)
-"""Of a cell: nothing unexplained, something, the machine was lost, the target cannot run here at all."""
+"""Verdicts of a cell: nothing unexplained, an unexplained divergence, the machine was lost, the target cannot run."""
 
 FORMAT = 1
 LEVEL = "spec"
-"""The level of the model that every cell is compared with."""
+"""The level of the model with which every cell is compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One scenario on one target.
 
-    `key` is a hash of the scenario's text; `findings` are names of what is unexplained, general-purpose registers as
-    xN, and of alarms (kind, function); `seen` and `runs` say in how many runs of how many there was any; `why` explains
-    a verdict that is neither clean nor diverges; `unchecked` counts what could not be compared, by reason.
+    ``key`` is a hash of the scenario's text; ``findings`` are names of unexplained divergences, with general-purpose
+    registers as xN, and of alarms (kind, function); ``seen`` of ``runs`` runs had a finding; ``why`` explains a verdict
+    that is neither clean nor diverges; ``unchecked`` counts comparisons that were not possible, by reason.
     """
 
     target: str
@@ -64,7 +64,7 @@ class Case:
 
 
 def load_cases(paths: Iterable[Path]) -> tuple[Case, ...]:
-    """Return the scenarios of files; InputError for a file that is none."""
+    """Return the scenarios of files.  InputError: a file is no scenario."""
     return tuple(make_case(path.stem, load(path)) for path in paths)
 
 
@@ -76,7 +76,7 @@ def make_case(name: str, scenario: Scenario) -> Case:
 def crossed_configs() -> tuple[MachineConfig, ...]:
     """Return the configurations that are crossed with kernels: those that differ in more than the kernel.
 
-    Of several that differ in nothing else, the one that is bound to no kernel of the archive, then the first.
+    If several differ only in the kernel, the one without a fixed kernel of the archive is chosen, else the first.
     """
     found: dict[tuple[object, ...], MachineConfig] = {}
     for config in sorted(map(load_config, list_configs()), key=lambda config: bool(config.kernel_version)):
@@ -87,8 +87,8 @@ def crossed_configs() -> tuple[MachineConfig, ...]:
 def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequence[Emulator] = ()) -> tuple[str, ...]:
     """Return the names ``CONFIG@VERSION`` and ``CONFIG`` that a pattern matches, by configuration and version.
 
-    A pattern with a ``%`` crosses what its beginning matches with the emulators that are `here` and the CPU models.
-    One with a slash is no pattern but names a target by a path: a kernel build directory, ``CONFIG@DIRECTORY``, a file.
+    A pattern with a ``%`` crosses the matches of its beginning with the emulators ``here`` and the CPU models.  A name
+    with a slash is no pattern but the path of a target: a kernel build directory, ``CONFIG@DIRECTORY``, a file.
     """
     paths = tuple(
         load_config(pattern).name if "@" in pattern or Path(pattern).is_dir() else pattern
@@ -105,7 +105,7 @@ def match_targets(patterns: Sequence[str], kernels: Iterable[Kernel], here: Sequ
 
 
 def check_patterns(patterns: Sequence[str]) -> None:
-    """Ask whether each pattern can match a target, whatever kernels there are.  InputError: one cannot."""
+    """Check that each pattern can match a target with some kernel.  InputError: one cannot."""
     for pattern in patterns:
         base = pattern.partition("%")[0].partition("@")[0]
         if "/" not in pattern and not any(fnmatchcase(name, base) for name in list_configs()):
@@ -113,7 +113,7 @@ def check_patterns(patterns: Sequence[str]) -> None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    # A * does not reach over a %: who does not ask for other emulators does not get them.
+    # A * does not match a %: other emulators must be requested explicitly.
     parts, wanted = name.split("%"), pattern.split("%")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
@@ -127,15 +127,15 @@ def emulations(config: MachineConfig, here: Sequence[Emulator]) -> Iterator[str]
 
 
 def findings(found: Observation) -> tuple[str, ...]:
-    """Return the names of what is unexplained, as ``relation.register``, and of alarms, as ``kind.function``."""
+    """Return the names of unexplained divergences, as ``relation.register``, and of alarms, as ``kind.function``."""
     folded = {signature(divergence)[:2] for divergence in found.checked.unexplained}
     folded |= {alarm.signature for alarm in found.alarms}
     return tuple(sorted(".".join(filter(None, names)) for names in folded))
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What one machine has to do: a target, its cases, and how often each."""
+class MatrixWork:
+    """The work of one machine: a target, its cases, and the number of runs of each."""
 
     target: str
     cases: tuple[Case, ...]
@@ -143,8 +143,8 @@ class Work:
     deterministic: bool = False
 
 
-def run_work(work: Work) -> tuple[Cell, ...]:
-    """Prepare and boot a target, run its cases, return their cells; a target that cannot run is a verdict."""
+def run_work(work: MatrixWork) -> tuple[Cell, ...]:
+    """Prepare and boot a target, run its cases, return their cells; the verdict is ``cannot`` if it cannot run."""
     options = TargetOptions(work.target, LEVEL, cold=True, deterministic=work.deterministic)
     try:
         targets = open_targets(options)
@@ -154,8 +154,8 @@ def run_work(work: Work) -> tuple[Cell, ...]:
         return tuple(run_cases(work, targets))
 
 
-def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
-    """Yield the cell of each case: one boot for as long as it lives; a target that never boots cannot run."""
+def run_cases(work: MatrixWork, targets: TargetSet[Side]) -> Iterator[Cell]:
+    """Yield the cell of each case; boot again only after a loss.  A target that never boots gets verdict ``cannot``."""
     booted = False
     for number, case in enumerate(work.cases):
         try:
@@ -173,8 +173,8 @@ def run_cases(work: Work, targets: TargetSet[Side]) -> Iterator[Cell]:
             yield _cell(work, case, results)
 
 
-def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]:
-    """Run a case.  Where a kernel complains, it is run in a machine of its own each time: many complain once a boot."""
+def _runs(work: MatrixWork, targets: TargetSet[Side], case: Case) -> list[Observation]:
+    """Run a case.  After an alarm, each run uses a fresh machine, because many alarms occur only once per boot."""
     results = [targets.run_and_check(case.scenario) for _ in range(work.repeat)]
     if not any(each.alarms for each in results):
         return results
@@ -182,7 +182,7 @@ def _runs(work: Work, targets: TargetSet[Side], case: Case) -> list[Observation]
     for _ in range(work.repeat):
         targets.stop()
         results.append(targets.run_and_check(case.scenario))
-    targets.stop()  # what this case made it say, the next one must be able to
+    targets.stop()  # the next case must be able to show the same alarm
     return results
 
 
@@ -190,7 +190,7 @@ def _why(error: TargetError) -> str:
     return error.reason if isinstance(error, VmLost) else str(error)
 
 
-def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
+def _cell(work: MatrixWork, case: Case, results: Sequence[Observation]) -> Cell:
     found = [findings(each) for each in results]
     bad = next((each.checked for each in results if each.checked.status != "ok"), None)
     if bad is not None:
@@ -204,8 +204,8 @@ def _cell(work: Work, case: Case, results: Sequence[Observation]) -> Cell:
     return Cell(work.target, case.name, case.key, verdict, names, seen, len(results), unchecked=unchecked)
 
 
-def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> None:
-    """Run machines side by side, each in a process of its own; `done` takes the cells of each that ended."""
+def run_all(work: Sequence[MatrixWork], done: Callable[[Sequence[Cell]], None]) -> None:
+    """Run machines in parallel, each in a process of its own; ``done`` gets the cells of each."""
     if len(work) == 1:
         done(run_work(work[0]))
         return
@@ -216,15 +216,15 @@ def run_all(work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """Cells by target and scenario, as the file keeps them."""
+class MatrixResults:
+    """Cells by target and scenario, as stored in the file."""
 
     cells: Mapping[tuple[str, str], Cell]
 
     def missing(self, targets: Iterable[str], cases: Sequence[Case]) -> Mapping[str, tuple[Case, ...]]:
-        """Return what is not there, is of an older text of the scenario, or could not run then, by target.
+        """Return the cases without a result, with one of an older text, or with verdict ``cannot``, by target.
 
-        Of a target that a path names, that is everything.
+        For a target that is named by a path, these are all cases.
         """
         wanted: dict[str, tuple[Case, ...]] = {}
         for target in targets:
@@ -235,29 +235,29 @@ class Results:
 
     def _key(self, target: str, scenario: str) -> str:
         cell = self.cells.get((target, scenario))
-        # A build directory may hold another kernel by now.
+        # A build directory may have another kernel now.
         return "" if cell is None or cell.verdict == CANNOT or "/" in target else cell.key
 
-    def with_cells(self, cells: Iterable[Cell]) -> Results:
+    def with_cells(self, cells: Iterable[Cell]) -> MatrixResults:
         """Return the results with cells added or replaced."""
         return replace(self, cells={**self.cells, **{(cell.target, cell.scenario): cell for cell in cells}})
 
 
-def read_results(path: Path) -> Results:
-    """Return what a file keeps; nothing if it is not there or of another format.
+def read_results(path: Path) -> MatrixResults:
+    """Read a file of results; return none if it does not exist or has another format version.
 
-    InputError: it is something else, over which nothing may be written.
+    InputError: it is another kind of file, which must not be overwritten.
     """
     with suppress(OSError, ValueError):
         if not path.exists():
-            return Results({})
+            return MatrixResults({})
     with reading(path, "results of `shadowfuzz kernels matrix`") as document:
         rows = document["cells"] if document["format"] == FORMAT else []
-        return Results({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
+        return MatrixResults({}).with_cells(Cell(**{**row, "findings": tuple(row["findings"])}) for row in rows)
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Write all cells, whole or not at all."""
+def write_results(path: Path, results: MatrixResults) -> None:
+    """Write all cells, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".new")
     rows = [asdict(cell) for cell in results.cells.values()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix as one HTML file that needs nothing else: a table a configuration, what each sign means, and the history."""
+"""Format a matrix as one self-contained HTML file: a table per configuration, the legend, and the history."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ _WORDS = dict(zip(VERDICTS, ("nothing unexplained", "", "the machine was lost", 
 
 
 def page(matrix: Table, command: str, findings: Sequence[Regression], more: Sequence[str] = ()) -> str:
-    """Return the page; ``more`` are lines of text about targets that the tables do not hold."""
+    """Return the page; ``more`` are lines of text on targets that are not in the tables."""
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the page")
-    made_by = put("made by ", el("code", command), "; one sign a kernel, in version order; point at one for its name")
+    made_by = put(
+        "made by ", el("code", command), "; one sign per kernel, in version order; hover over it for the name"
+    )
     header = el("header", el("h1", "Which kernel shows what"), el("p", made_by, class_="dim"))
     others = details("Other machines", el("pre", "\n".join(more), tabindex="0")) if more else Markup("")
     tables = join(_config(matrix, config, targets) for config, targets in matrix.configs())
@@ -107,4 +109,4 @@ def _findings(matrix: Table, findings: Sequence[Regression]) -> Markup:
 def _history(matrix: Table) -> Markup:
     rows = ((config, el("code", name), spans(found)) for config, name, found in matrix.history())
     heads = ("configuration", "divergence", "kernels that show it")
-    return el("section", el("h2", "History"), table(heads, rows, "Where each divergence is", "stack"), id="history")
+    return el("section", el("h2", "History"), table(heads, rows, "Kernels with each divergence", "stack"), id="history")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a matrix: choose scenarios and targets, run the cells, keep them, and show them in each of its forms."""
+"""Run a matrix: choose scenarios and targets, run the cells, store the results, format them as text and pages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import CORPUS, KEPT
 from fuzz.targets.emulators import emulators_here
-from fuzz.triage.emulator_matrix import EmulatorTable, read_explained
+from fuzz.triage.emulator_matrix import EmulatorTable, read_explained_differences
 from fuzz.triage.emulator_matrix import markdown as markdown_emulators
 from fuzz.triage.matrix import (
     CANNOT,
     DIVERGES,
     Case,
     Cell,
-    Results,
-    Work,
+    MatrixResults,
+    MatrixWork,
     check_patterns,
     load_cases,
     match_targets,
@@ -36,15 +36,15 @@ from harness.vm.cache import Cache, default_root
 from harness.vm.kernels.fetch import load_kernels
 
 DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
-"""Where results are kept in the cache: the two modes do not fill each other's cells."""
+"""Files for results in the cache, one for each mode: their cells are separate."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """What to run: the scenarios of files and directories on the targets that patterns match.
+    """The scenarios of files and directories to run, and patterns of targets.
 
-    Each is run ``repeat`` times; with ``missing``, only what the results do not have yet.  ``results`` is the file that
-    keeps them; None: one in the cache.
+    Each is run ``repeat`` times; with ``missing``, only cells without a result are run.  ``results`` is the file of
+    results; None: one in the cache.
     """
 
     paths: tuple[Path, ...]
@@ -55,7 +55,7 @@ class MatrixPlan:
     results: Path | None = None
 
     def command(self, form: str) -> str:
-        """Return the command that makes a page again, for the page to name."""
+        """Return the command that makes a page, for the text of the page."""
         globs = (f"--target '{glob}'" for glob in self.patterns)
         mode = ["--missing", *(["--deterministic"] if self.deterministic else [])]
         return f"shadowfuzz kernels matrix {' '.join([*map(str, self.paths), *globs, *mode, form])}"
@@ -63,16 +63,16 @@ class MatrixPlan:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix that was run: its targets, its cases, and all results that are kept."""
+    """A matrix that was run: its targets, its cases, and all stored results."""
 
     plan: MatrixPlan
     targets: tuple[str, ...]
     cases: tuple[Case, ...]
-    results: Results
+    results: MatrixResults
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells that are there, by target and case."""
+        """Return the existing cells, by target and case."""
         keys = [(target, case.name) for target in self.targets for case in self.cases]
         return [self.results.cells[key] for key in keys if key in self.results.cells]
 
@@ -82,7 +82,7 @@ class Matrix:
 
     @property
     def _moved(self) -> list[str]:
-        """The targets on another QEMU or CPU model."""
+        """Return the targets on another QEMU or CPU model."""
         return [target for target in self.targets if "%" in target]
 
     @property
@@ -91,7 +91,7 @@ class Matrix:
 
     @property
     def _emulators(self) -> EmulatorTable:
-        explained = read_explained(CORPUS / "emulators.toml")
+        explained = read_explained_differences(CORPUS / "emulators.toml")
         return EmulatorTable(self.results.cells, self._moved, [case.name for case in self.cases], explained)
 
     def text(self) -> str:
@@ -100,20 +100,20 @@ class Matrix:
         return "\n".join([*plain, *(self._emulators.lines() if self._moved else ())])
 
     def markdown(self) -> str:
-        """Return a page for the documents."""
+        """Return a Markdown page for docs."""
         command = self.plan.command("--markdown")
         if self._moved:
             return markdown_emulators(self._emulators, command)
         return markdown(self._table, command, _findings(self.cases))
 
     def html(self, name: Path) -> str:
-        """Return a page that needs nothing else; ``name`` is the file that it is for."""
+        """Return a self-contained HTML page; ``name`` is its file."""
         lines = list(self._emulators.lines()) if self._moved else []
         return page(self._table, self.plan.command(f"--html {name}"), _findings(self.cases), lines)
 
 
 def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
-    """Run what is to be run, and keep it.  InputError: a file or a pattern is wrong; nothing was run."""
+    """Run the cells and store the results.  InputError: a file or a pattern is wrong; nothing was run."""
     cases = load_cases(find_scenarios(plan.paths))
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
@@ -127,12 +127,14 @@ def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
     if not targets:
         raise InputError(" ".join(plan.patterns), None, "matches no target (shadowfuzz kernels list)")
     wanted = before.missing(targets, cases) if plan.missing else dict.fromkeys(targets, cases)
-    work = [Work(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
+    work = [MatrixWork(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
     return Matrix(plan, targets, cases, _run_cells(work, before, path, progress))
 
 
-def _run_cells(work: Sequence[Work], before: Results, path: Path, progress: Callable[[str], None]) -> Results:
-    """Run, keep after each target, and report how far it is."""
+def _run_cells(
+    work: Sequence[MatrixWork], before: MatrixResults, path: Path, progress: Callable[[str], None]
+) -> MatrixResults:
+    """Run cells, store results after each target, and report the progress."""
     results, start, ended = before, time.monotonic(), 0
 
     def done(cells: Sequence[Cell]) -> None:
@@ -153,7 +155,7 @@ def _run_cells(work: Sequence[Work], before: Results, path: Path, progress: Call
 
 
 def _findings(cases: Sequence[Case]) -> tuple[Regression, ...]:
-    """Return the corpus' findings that have a scenario among the cases."""
+    """Return the kept findings with a scenario among the cases."""
     names = {case.name for case in cases}
     found = load_regressions(KEPT)
     return tuple(finding for finding in found if not names.isdisjoint(finding.scenarios))

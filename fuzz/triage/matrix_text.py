@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix as text: one character a cell, a legend, and in which releases each finding is there."""
+"""Format a matrix as text: one character per cell, a legend, and the releases that show each finding."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ PACKAGED = "as packaged"
 
 INTRODUCTION: tuple[str, ...] = (
     "Every scenario of the corpus on Debian's arm64 cloud kernels, as the archive offers them",
-    "(`shadowfuzz kernels list`). One character a kernel, in version order; `.` is: nothing unexplained. Stable series",
-    "run side by side in time, so that a later column need not be a later kernel.",
+    "(`shadowfuzz kernels list`). One character per kernel, in version order; `.`: nothing unexplained. Stable series",
+    "are maintained in parallel, so that a later column need not be a later kernel.",
     "",
-    "A kernel whose headers have left the archive is recorded with a module that borrows a neighbour's; where KVM",
-    "keeps things is then read from the kernel's own BTF, and no relation is left out.",
+    "If the headers of a kernel are no longer in the archive, its recording module is built with those of a neighbour.",
+    "The layout of KVM's structures is then read from the kernel's own BTF, and no relation is left out.",
 )
 
 
 def split(target: str) -> tuple[str, str]:
-    """Return the configuration and the kernel version of a target's name; no version stands for its own package."""
+    """Return the configuration and the kernel version of a target's name; without a version it is its own package."""
     config, _, version = target.partition("@")
     return config, version
 
 
 def order(targets: Iterable[str]) -> list[str]:
-    """Return targets by configuration, then by version; build directories are the last."""
+    """Return targets sorted by configuration, then by version, with build directories last."""
     return sorted(set(targets), key=lambda t: (split(t)[0], "/" in split(t)[1], version_key(split(t)[1])))
 
 
 class Table:
-    """The cells of some scenarios on some targets, ready to be shown."""
+    """The cells of scenarios on targets, formatted as text."""
 
     def __init__(self, cells: Mapping[tuple[str, str], Cell], targets: Iterable[str], scenarios: Sequence[str]) -> None:
         self.targets = order(targets)
@@ -55,7 +55,7 @@ class Table:
         return self._cells.get((target, scenario))
 
     def symbol(self, target: str, scenario: str) -> str:
-        """Return the character of a cell; a space where there is none."""
+        """Return the character of a cell; a space if it was not run."""
         cell = self._cells.get((target, scenario))
         if cell is None:
             return " "
@@ -67,7 +67,7 @@ class Table:
             yield config, list(group)
 
     def lines(self) -> Iterator[str]:
-        """Yield the table's lines: a block a configuration, scenarios that are clean everywhere in one line."""
+        """Yield the table's lines: a block per configuration, with scenarios that are clean everywhere in one line."""
         for config, targets in self.configs():
             groups = [(name, list(group)) for name, group in groupby(targets, key=series)]
             rows = {scenario: self._row(scenario, groups) for scenario in self.scenarios}
@@ -90,7 +90,7 @@ class Table:
         return " ".join(parts).rstrip()
 
     def legend_lines(self) -> Iterator[str]:
-        """Yield what each character stands for, and why targets cannot run."""
+        """Yield the meaning of each character, and why targets cannot run."""
         if self.targets:
             yield ". clean   ! lost   - cannot run   (blank: not run)"
         for names, letter in self.legend.items():
@@ -107,9 +107,9 @@ class Table:
             yield f"{why} ({', '.join(named[:4])}{f' and {len(named) - 4} more' if len(named) > 4 else ''})"
 
     def history(self) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
-        """Yield (configuration, finding, [(first, last kernel of a stretch that shows it)]).
+        """Yield (configuration, finding, [(first, last kernel of a range that shows it)]).
 
-        A kernel that could not run, or that ran none of the scenarios, neither ends nor begins a stretch.
+        A kernel that could not run, or that ran none of the scenarios, neither ends nor begins a range.
         """
         names = sorted({name for found in self.legend for name in found})
         for config, _ in self.configs():
@@ -119,7 +119,7 @@ class Table:
                     yield config, name, found
 
     def stretches(self, config: str, scenarios: Iterable[str], names: Collection[str]) -> list[tuple[str, str]]:
-        """Return from which to which kernel any of the scenarios shows any of the names."""
+        """Return the ranges of kernels in which any of the scenarios shows any of the names."""
         targets = next((targets for name, targets in self.configs() if name == config), [])
         carriers = [s for s in scenarios if any(self._shows(t, s, names) for t in targets)]
         found: list[tuple[str, str]] = []
@@ -154,18 +154,18 @@ def series(target: str) -> str:
 
 
 def span(group: Sequence[str]) -> str:
-    """Return the first and the last kernel of some targets, as text."""
+    """Return the first and the last kernel of targets as text."""
     first, last = (split(target)[1] or PACKAGED for target in (group[0], group[-1]))
     return first if first == last else f"{first} to {last} ({len(group)})"
 
 
 def spans(stretches: Sequence[tuple[str, str]]) -> str:
-    """Return stretches of kernels as text."""
+    """Return ranges of kernels as text."""
     return ", ".join(a if a == b else f"{a} to {b}" for a, b in stretches)
 
 
 def finding_lines(table: Table, findings: Iterable[Regression]) -> Iterator[str]:
-    """Yield rows of Markdown: each finding, and which kernels of each configuration show it."""
+    """Yield Markdown rows: each finding, and the kernels of each configuration that show it."""
     for finding in findings:
         for config, targets in table.configs():
             found = spans(table.stretches(config, finding.scenarios, finding.divergences)) or "none"
@@ -173,16 +173,16 @@ def finding_lines(table: Table, findings: Iterable[Regression]) -> Iterator[str]
 
 
 def markdown(table: Table, command: str, findings: Sequence[Regression] = ()) -> str:
-    """Return the page that the documents carry."""
+    """Return the page docs/kernels.md."""
     lines = ["# Every kernel release", "", f"Generated by `{command}`; do not edit.", "", *INTRODUCTION, ""]
     lines += ["```text", *table.lines(), "```", ""]
     if findings:
         lines += ["## Which kernels show each finding of corpus/regressions", ""]
-        lines += ["What changes in the table from one kernel to the next is one of these.", ""]
+        lines += ["Every change in the table between two kernels is one of these findings.", ""]
         lines += [f"- `{finding.id}`: {finding.summary} {finding.why}" for finding in findings]
         lines += ["", "| finding | configuration | kernels that show it |", "|---|---|---|"]
         lines += [*finding_lines(table, findings), ""]
-    lines += ["## Where each divergence is", "", "| configuration | divergence | kernels that show it |"]
+    lines += ["## Kernels with each divergence", "", "| configuration | divergence | kernels that show it |"]
     lines.append("|---|---|---|")
     for config, name, stretches in table.history():
         lines.append(f"| {config} | `{name}` | {spans(stretches)} |")

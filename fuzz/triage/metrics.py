@@ -37,14 +37,15 @@ class Standing:
 
 def read_standing(database: Database) -> Standing:
     """Read how the last run stands.  InputError: the database cannot be read."""
-    rows, wrong = Nodes(database).sound()
+    rows, wrong = Nodes(database).readable()
     with database.access() as access:
-        runs, _ = access.sound_rows("runs", "SELECT id, summary FROM runs ORDER BY started DESC, id DESC LIMIT 1")
+        runs, _ = access.readable_rows("runs", "SELECT id, summary FROM runs ORDER BY started DESC, id DESC LIMIT 1")
         run = runs[0]["id"] if runs else ""
         sql = "SELECT * FROM samples WHERE run = :run ORDER BY second DESC LIMIT 1"
-        samples, _ = access.sound_rows("samples", sql, run=run)
-        found, _ = access.sound_rows("findings", "SELECT shelf, kind, COUNT(*) AS n FROM findings GROUP BY shelf, kind")
-        corpus, _ = access.sound_rows("corpus", "SELECT target, COUNT(*) AS n FROM corpus GROUP BY target")
+        samples, _ = access.readable_rows("samples", sql, run=run)
+        sql = "SELECT shelf, kind, COUNT(*) AS n FROM findings GROUP BY shelf, kind"
+        found, _ = access.readable_rows("findings", sql)
+        corpus, _ = access.readable_rows("corpus", "SELECT target, COUNT(*) AS n FROM corpus GROUP BY target")
     return Standing(
         run=run,
         running=bool(runs) and runs[0]["summary"] is None,

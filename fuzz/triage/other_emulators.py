@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Divergences on other emulators: other ``-cpu`` models with the same mode, and every other QEMU that is here.
+"""Run divergences on other emulators: other ``-cpu`` models with the same mode, and every other installed QEMU.
 
-One boot a place serves all divergences; two machines at a time.
+One boot per emulator serves all divergences; two machines run at a time.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ RUNS = 10
 VARIANT_RUNS = 5
 
 Variant = frozenset[tuple[str, int, str, str]]
-"""What a run showed of one signature: register, step, expected and observed of each divergence."""
+"""The divergences of one signature in a run: register, step, expected and observed value of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmulatorQuery:
-    """A divergence to look for: ``variants`` are those that its own target showed."""
+    """A divergence to search for: ``variants`` are its forms on its own target."""
 
     scenario: Scenario
     signature: Signature
@@ -41,12 +41,12 @@ class EmulatorQuery:
 
 
 def variant(checked: CheckResult, wanted: Signature) -> Variant:
-    """Return what a run showed of a signature; empty if nothing."""
+    """Return the divergences of a signature in a run; empty if there are none."""
     found = (d for d in checked.unexplained if is_member(signature(d), wanted))
     return frozenset((d.register, d.step, str(d.expected), str(d.observed)) for d in found)
 
 
-def places(config: MachineConfig, here: Sequence[Emulator]) -> tuple[str, ...]:
+def emulator_names(config: MachineConfig, here: Sequence[Emulator]) -> tuple[str, ...]:
     """Return the other emulators for a machine: CPU models that have its mode, then the QEMUs that it does not use."""
     cpus = (name for name, model in CPUS.items() if name != config.cpu and (model.vhe or config.mode is not Mode.VHE))
     used = config.qemu or here[0].version
@@ -54,7 +54,7 @@ def places(config: MachineConfig, here: Sequence[Emulator]) -> tuple[str, ...]:
 
 
 def queries_of(targets: TargetSet[Side], scenario: Scenario, wanted: Sequence[Signature]) -> tuple[EmulatorQuery, ...]:
-    """Return what to look for, with every variant that a few runs on the own target show.
+    """Return queries for signatures, with every variant that a few runs on their own target show.
 
     TargetError: the machine was lost.
     """
@@ -66,10 +66,10 @@ def queries_of(targets: TargetSet[Side], scenario: Scenario, wanted: Sequence[Si
 
 @dataclass(frozen=True, slots=True)
 class EmulatorSweep:
-    """What all emulators have in common: the machine, how it is run, and runs on each.
+    """The common settings of all emulators: the machine, its options, and the number of runs on each.
 
-    ``options`` but for its names count.  With ``options.hyp_copy``, the hypervisor's own vCPUs are compared, too,
-    without which a divergence of theirs shows nowhere.
+    The names in ``options`` are ignored.  With ``options.hyp_copy``, the hypervisor's own vCPUs are compared, too,
+    which is necessary to find their divergences.
     """
 
     config: MachineConfig
@@ -77,21 +77,21 @@ class EmulatorSweep:
     runs: int = RUNS
 
 
-def measure(
+def measure_on_emulators(
     sweep: EmulatorSweep, queries: Sequence[EmulatorQuery], here: Sequence[Emulator], say: Callable[[str], None]
 ) -> tuple[tuple[EmulatorResult, ...], ...]:
-    """Run each scenario on every other emulator; return for each divergence what each emulator showed.
+    """Run each scenario on every other emulator; return the results of all emulators for each divergence.
 
-    An emulator where the machine does not come up, or is lost, is not measured, and says why.
+    An emulator on which the machine does not boot, or is lost, is not measured; its result has the reason.
     """
-    names = places(sweep.config, here)
+    names = emulator_names(sweep.config, here)
 
     def at(name: str) -> tuple[EmulatorResult, ...]:
         found = _at(sweep, name, queries)
         say(f"{name}: {sum(place.same.hits == place.same.runs > 0 for place in found)} of {len(found)} as before")
         return found
 
-    # A machine dies with the thread that started it: each is booted and left inside one call.
+    # A machine ends with the thread that started it, so each is booted and stopped within one call.
     with ThreadPoolExecutor(MACHINES) as pool:
         rows = list(pool.map(at, names))
     return tuple(tuple(row[i] for row in rows) for i in range(len(queries)))
@@ -105,11 +105,11 @@ def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tu
         with TargetSet([prepare_side(config, replace(sweep.options, cold=True, hyp_copy=needed))]) as targets:
             for each in queries:
                 results = [targets.run_and_check(each.scenario).checked for _ in range(sweep.runs)]
-                # On a busy machine interrupts end some runs before anything can show: those say nothing.
+                # On a busy machine interrupts end some runs too early: these do not count.
                 seen = [(variant(checked, each.signature), checked.status) for checked in results]
                 runs = [found for found, status in seen if found or status == "ok"]
                 lacks = why_not_comparable(config, sweep.config)
-                done.append(replace(compare(name, each, runs), unlike=lacks))
+                done.append(replace(compare_runs(name, each, runs), unlike=lacks))
     except ShadowfuzzError as error:
         why = error.reason if isinstance(error, VmLost) else str(error)
         done += [EmulatorResult(name, Tries(0, 0), why=why)] * (len(queries) - len(done))
@@ -117,17 +117,18 @@ def _at(sweep: EmulatorSweep, name: str, queries: Sequence[EmulatorQuery]) -> tu
 
 
 def why_not_comparable(config: MachineConfig, own: MachineConfig) -> str:
-    """Return what a CPU model lacks of another's: addresses that are an access on one are a fault on the other."""
+    """Return why a CPU model is not comparable: with fewer address bits, some valid addresses of the other fault."""
     bits, wanted = CPUS[config.cpu].pa_bits, CPUS[own.cpu].pa_bits
     return f"{bits} address bits, not {wanted}" if bits < wanted else ""
 
 
-def compare(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> EmulatorResult:
-    """Return what runs at a place say of a divergence.
+def compare_runs(name: str, query: EmulatorQuery, runs: Sequence[Variant]) -> EmulatorResult:
+    """Return the result of the runs on an emulator for a divergence.
 
-    Values count only if they were the same in every run on its own target: else any of the signature is the same.
+    Values are compared only if they were equal in all runs on the own target; otherwise any divergence with the
+    signature counts as the same.
     """
     exact = len(query.variants) == 1
     same = sum(run in query.variants if exact else bool(run) for run in runs)
-    why = "" if runs else "no run ended well"
+    why = "" if runs else "no run ended without an error"
     return EmulatorResult(name, Tries(same, len(runs)), sum(map(bool, runs)) - same, why)

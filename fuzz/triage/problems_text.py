@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Problems and errata as text, a few lines each."""
+"""Format problems and errata as text, a few lines each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from harness.report.terminal import Style, many, printable, times
 
 
 def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], style: Style, out: str) -> Iterator[str]:
-    """Yield some lines for each problem; ``out`` are the options that commands on them need, with a space before."""
+    """Yield some lines for each problem; ``out`` are the options for commands on them, after a space."""
     if not found:
-        yield style.paint("bold", "no problem: an erratum explains each confirmed finding")
+        yield style.paint("bold", "no problems: an erratum explains each confirmed finding")
         return
     yield style.paint("bold", f"{many(len(found), 'problem')} that no erratum explains")
     for problem in found:
         first, mark = problem.stories[0], marks.get(problem.id, Mark())
-        whose = f", {mark.assignee}" if mark.assignee else ""
-        head = f"  {problem.id}  {mark.status}{whose}, verdict {first.verdict.name}"
+        assignee = f", {mark.assignee}" if mark.assignee else ""
+        head = f"  {problem.id}  {mark.status}{assignee}, verdict {first.verdict.name}"
         yield style.paint("red", printable(head))
         yield from _wrap(in_words(first.kept.finding), style)
         subject = first.kept.finding.subject
@@ -38,22 +38,22 @@ def problems_text(found: Sequence[ProblemStory], marks: Mapping[str, Mark], styl
 
 
 def errata_text(found: Sequence[ErratumStory], words: Mapping[str, str], style: Style) -> Iterator[str]:
-    """Yield a line for each erratum that came back; ``words`` say what each is."""
+    """Yield a line for each erratum that occurred again; ``words`` are their summaries."""
     if not found:
         return
-    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that came back")
+    yield style.paint("bold", f"{many(len(found), 'erratum', 'errata')} that occurred again")
     width = max(len(each.id) for each in found)
     for each in found:
         mark = "~" if each.by_signature else " "
         what = textwrap.shorten(words.get(each.id, ""), max(20, style.width - width - 14), placeholder=" ...")
         yield f"  {each.id:{width}} {len(each.stories):4}{mark}  {printable(what)}"
     if any(each.by_signature for each in found):
-        yield style.paint("dim", "  clusters; ~ some by signature alone: their cause is not determined")
+        yield style.paint("dim", "  clusters; ~ some by signature only: their cause is not determined")
 
 
 def _rate(story: Story) -> str:
     stages = story.evidence.stages if story.evidence is not None else ()
-    return f", comes back {rate_text(together(stages))}" if stages else ""
+    return f", reproduced {rate_text(together(stages))}" if stages else ""
 
 
 def _wrap(words: str, style: Style) -> list[str]:
@@ -68,5 +68,5 @@ def _wrap(words: str, style: Style) -> list[str]:
 
 
 def _day(time: str) -> str:
-    """Return the date of an ISO 8601 time; whatever else is there as it is."""
+    """Return the date of an ISO 8601 time; return any other text unchanged."""
     return printable(time[:10])

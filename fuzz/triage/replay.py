@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay scenario files: run each scenario on each target, as often as asked, and check every run."""
+"""Replay scenario files: run each scenario ``repeat`` times on each target, and check every run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from harness.vm.config import MachineConfig, load_config
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """A replay that has nothing wrong in it: jobs in order, and the targets that each of them runs on.
+    """A validated replay: the jobs in order, and the targets on which each of them runs.
 
-    ``options`` but for its names hold for every target.  With ``same_vm``, all jobs run in one KVM VM.
+    ``options``, except the names, apply to every target.  With ``same_vm``, all jobs run in one KVM VM.
     """
 
     jobs: tuple[Job, ...]
@@ -40,19 +40,19 @@ class ReplayPlan:
 
 
 class ReplayListener:
-    """What is called as a replay goes on; this one does nothing."""
+    """Callbacks during a replay; this class ignores them."""
 
     def target_ready(self, name: str, prepared: PreparedTarget) -> None:
-        """Take a target that was prepared; its jobs are next."""
+        """Handle a prepared target, before its jobs."""
 
     def job_done(self, target: str, item: Ran | Lost) -> None:
-        """Take what a job gave."""
+        """Handle the result of a job."""
 
 
 def make_plan(
     paths: Sequence[Path], names: Sequence[str], options: TargetOptions, *, repeat: int, same_vm: bool
 ) -> ReplayPlan:
-    """Read everything that paths and names of targets name.  InputError, before anything is built or booted."""
+    """Read all scenarios and targets, before anything is built or booted.  InputError: a path or a name is wrong."""
     scenarios = [(str(path), load(path)) for path in find_scenarios(paths)]
     configs = tuple(load_config(name) for name in dict.fromkeys(names))
     twice = [name for name, count in Counter(config.name for config in configs).items() if count > 1]
@@ -78,9 +78,9 @@ def _jobs(scenarios: Sequence[tuple[str, Scenario]], repeat: int) -> tuple[Job, 
 def replay(
     plan: ReplayPlan, listener: ReplayListener, progress: Callable[[str], None], *, keep_traces: bool = False
 ) -> tuple[TargetResult, ...]:
-    """Run all jobs on one target after another.  InputError, SetupError: the set-up is wrong.
+    """Run all jobs on each target in turn.  InputError, SetupError: the set-up is wrong.
 
-    A target that is lost is in its result.  Without ``keep_traces``, results have no events: thousands of runs would
+    The result reports a lost target.  Without ``keep_traces``, results have no events, because thousands of runs would
     fill the memory.
     """
     return tuple(_replay_on(config, plan, listener, progress, keep_traces) for config in plan.configs)
@@ -115,7 +115,7 @@ def _without_events(item: Ran) -> Ran:
 
 
 def run_jobs(plan: ReplayPlan, targets: TargetSet[Side]) -> Iterator[Ran | Lost]:
-    """Run all jobs on one target, one boot for as long as it lives; a target that does not boot ends it."""
+    """Run all jobs on one target; boot again only after a loss.  A target that does not boot ends the run."""
     for job in plan.jobs:
         fresh = not (targets.running and plan.same_vm)
         try:
@@ -138,7 +138,7 @@ def _lost(job: Job | None, error: TargetError) -> Lost:
 
 
 def _ran(job: Job, found: Observation) -> Ran:
-    """Find the divergent sites of a run."""
+    """Return the result of a run with its divergent sites."""
     level = found.subject.level
     there = sites(job.scenario, found.trace, level, found.checked.judged)
     gaps, failed = left_out(found.checked.gaps, found.trace), failed_steps(job.scenario, found.trace)

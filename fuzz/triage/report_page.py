@@ -15,38 +15,38 @@ from fuzz.campaign.parent import RUN
 from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
-from fuzz.store.kept_findings import contents
+from fuzz.store.kept_findings import read_findings
 from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
 from fuzz.triage.metrics import exposition, read_standing
 from fuzz.triage.report_site import Site
 from harness.findings.known_divergences import Catalogue
 from harness.output_file import write_whole
-from harness.report.campaign_data import Book, Said, branches, known_hits
+from harness.report.campaign_data import Annotation, Book, branches, known_hits
 from harness.report.html_report import page
 from harness.report.problem_data import errata_of, problems_of
 
 SERVER_SECONDS = 30.0
-"""How often a database on a server is read again while somebody looks."""
+"""Interval at which a database on a server is read again while a page is requested."""
 
 
 def write_report(database: Database, campaign: Path, out: Path) -> int:
-    """Write the report to ``out``, a file whole or not at all; return its size in bytes."""
+    """Write the report to the file ``out``, atomically; return its size in bytes."""
     text = page(book_of(database, campaign))
     write_whole(out, text)
     return len(text.encode())
 
 
 def site_of(database: Database, campaign: Path) -> Site:
-    """Return the pages of a campaign as a server gives them; they are made anew when the database has changed.
+    """Return the pages of a campaign for a server; they are made again when the database changes.
 
-    InputError: the database's URL is none.
+    InputError: the database's URL is invalid.
     """
     file = database.file
     paths = () if file is None else (file, Path(f"{file}-wal"))
 
     def stamp() -> object:
-        # Of a database that is no file nothing is known but the time.
+        # A database that is no file is assumed to change at intervals.
         return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
 
     return Site(lambda: book_of(database, campaign), stamp, lambda: exposition(read_standing(database)))
@@ -61,11 +61,12 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def book_of(database: Database, campaign: Path | None = None) -> Book:
-    """Read all that a report tells; ``campaign`` is the directory with the statistics of its last run.
+    """Read the data of a report; ``campaign`` is the directory with the statistics of its last run.
 
     InputError: the database cannot be read.
     """
-    (runs, no_runs), kept, (nodes, no_nodes) = History(database).sound(), contents(database), Nodes(database).sound()
+    (runs, no_runs), kept = History(database).readable(), read_findings(database)
+    nodes, no_nodes = Nodes(database).readable()
     found = kept.stories
     if campaign is not None and runs and runs[-1].summary is None:
         stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
@@ -82,7 +83,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         errata=errata_of(found),
         errata_words={row.id: row.does for row in kept.rows},
         releases={row.id: row.releases for row in kept.rows},
-        said={id_: Said(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
+        said={id_: Annotation(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
         out="" if campaign is None else str(campaign),
         unreadable=tuple(map(str, (*kept.unreadable, *no_runs, *no_nodes))),
         nodes=nodes,
@@ -90,4 +91,4 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
 
 
 _possible = cache(possible_decisions)
-"""Takes half a second, and is always the same."""
+"""Cached: it takes half a second and is constant."""

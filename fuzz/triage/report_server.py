@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve pages and JSON on the loopback address, to any number of visitors at once."""
+"""Serve pages and JSON on the loopback address, to any number of clients at once."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from harness.report.html_markup import LIVE_POLICY
 
 LOOPBACK = "127.0.0.1"
 TIMEOUT_SECONDS = 30
-"""So long may a visitor take to say what is wanted."""
+"""Time in which a client must send its request."""
 
 
 class Server(ThreadingHTTPServer):
-    """A thread a visitor; one that hangs holds up nobody, nor the end."""
+    """Serves each client in a thread, so that a client that hangs blocks neither others nor the shutdown."""
 
     daemon_threads = True
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a visitor that went away; anything else is a mistake of ours."""
+        """Ignore a client that disconnected; report any other error."""
         if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as the base class has it
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # the types of the base class
 
 
 def make_server(port: int, get: Callable[[str], Answer]) -> Server:
-    """Return a server on the loopback address that answers with ``get`` of a path.  InputError: the port is taken."""
+    """Return a server on the loopback address that answers with ``get(path)``.  InputError: the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
-        """One visitor."""
+        """The connection of one client."""
 
         protocol_version = "HTTP/1.1"
         timeout = TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
-            """Answer; another host's name in the request is somebody who made that name point here."""
+            """Answer a request; reject another name in the Host header, which indicates DNS rebinding."""
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             if host not in (LOOPBACK, "localhost"):
                 self._send(answer(403, HTML, "this page is for this machine only"))
@@ -59,7 +59,7 @@ def make_server(port: int, get: Callable[[str], Answer]) -> Server:
                 "Content-Security-Policy": f"{LIVE_POLICY}; frame-ancestors 'none'",
                 "X-Content-Type-Options": "nosniff",
                 "Referrer-Policy": "no-referrer",
-                # Kept, but asked about each time.
+                # The client may cache the answer, but must revalidate it.
                 "Cache-Control": "no-cache",
                 "Vary": "Accept-Encoding",
                 "ETag": tag,
@@ -75,7 +75,7 @@ def make_server(port: int, get: Callable[[str], Answer]) -> Server:
                 self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     try:
         return Server((LOOPBACK, port), Handler)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages and the JSON of ``shadowfuzz serve``: made once, kept until the database changes, compressed once.
+"""Make the pages and the JSON of ``shadowfuzz report serve``, and cache them until the database changes.
 
-A visit is answered with what is there, however old; what is newer is made meanwhile, for the next one.  Making takes
-seconds (every trace is checked again), a visit none.
+A request is answered from the cache, even if it is old; after a change, new answers are made in the background.  Making
+them takes seconds, because every trace is checked again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from harness.report.html_report import finding_page, page
 HTML, JSON = "text/html; charset=utf-8", "application/json"
 METRICS = "/metrics"
 LOOK_SECONDS = 1.0
-"""No more often is it asked whether the database has changed."""
+"""Minimum interval between two checks for a change of the database."""
 FINDINGS = "/findings/"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent: ``plain``, or ``packed`` (gzip) to who takes it; ``tag`` changes with it."""
+    """An HTTP answer: its body, ``plain`` or ``packed`` (gzip, for clients that accept it); ``tag`` is a hash of it."""
 
     status: int
     kind: str
@@ -41,7 +41,7 @@ class Answer:
 
 
 def answer(status: int, kind: str, text: str) -> Answer:
-    """Return an answer."""
+    """Return an answer with a compressed body and a tag."""
     plain = text.encode()
     return Answer(status, kind, plain, gzip.compress(plain, 6, mtime=0), hashlib.sha256(plain).hexdigest()[:20])
 
@@ -61,8 +61,8 @@ _LISTS: dict[str, Callable[[Book], api.Json]] = {
 
 
 @dataclass
-class _Made:
-    """All answers of one state of the database; what nobody asked for is not made."""
+class _Snapshot:
+    """The answers for one state of the database, made on demand."""
 
     book: Book | InputError
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class _Made:
         if path not in self.answers:
             made = self._make(path)
             if made.status != 200:
-                return made  # not kept: there are as many as a client can think of
+                return made  # not cached: the number of invalid paths is unlimited
             self.answers[path] = made
         return self.answers[path]
 
@@ -106,7 +106,7 @@ def _is_api(path: str) -> bool:
 
 
 class Site:
-    """All answers.  ``read`` reads the database (InputError: it cannot), ``stamp`` changes when that is worth while.
+    """The site.  ``read`` reads the database (InputError: it cannot); a change of ``stamp`` indicates new contents.
 
     ``metrics`` returns the numbers that Prometheus asks for, as text; they are read anew each time, which is cheap.
     """
@@ -120,7 +120,7 @@ class Site:
         self._made = self._make()
 
     def get(self, path: str) -> Answer:
-        """Return the answer to a path, without what follows a question mark."""
+        """Return the answer for a path without its query."""
         if path == METRICS:
             return self._numbers()
         self._look()
@@ -134,16 +134,16 @@ class Site:
         except InputError as error:
             return answer(500, "text/plain; charset=utf-8", f"{error}\n")
 
-    def _make(self) -> _Made:
+    def _make(self) -> _Snapshot:
         try:
-            made = _Made(self._read())
+            made = _Snapshot(self._read())
         except InputError as error:
-            made = _Made(error)
-        made.get("/")  # what every visit begins with
+            made = _Snapshot(error)
+        made.get("/")  # the first page that clients request
         return made
 
     def _look(self) -> None:
-        """Begin to make what is newer, unless that was looked at just now."""
+        """Check for a change of the database, at most once per interval; after one, make new answers in a thread."""
         with self._lock:
             now = time.monotonic()
             if self._making or now - self._looked < LOOK_SECONDS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel does otherwise than another one, scenario by scenario: new problems, fixed ones, other changes."""
+"""Compare a kernel with its base by scenarios: new problems, fixed problems, other changes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NONE: Names = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What one scenario shows on a kernel and on its base, as texts of signatures.
+class ScenarioChange:
+    """The differences of one scenario between a kernel and its base, as texts of signatures.
 
-    ``new``: unexplained on the kernel and not on the base; ``fixed``: the other way round; ``changed``: what the two
-    traces have otherwise; ``intended``: names of what was meant to change; ``same``: unexplained on both.
+    ``new``: unexplained on the kernel and not on the base; ``fixed``: unexplained on the base only; ``changed``: other
+    differences between the two traces; ``intended``: names of intended changes; ``same``: unexplained on both.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Shown:
 
     @property
     def differs(self) -> bool:
-        """Whether it shows any change that nobody wrote down."""
+        """Return whether it shows a change that is not listed as intended."""
         return bool(self.new or self.fixed or self.changed)
 
-    def confirmed_by(self, other: Shown) -> Shown:
-        """Return what two runs of the scenario have in common."""
-        return Shown(
+    def confirmed_by(self, other: ScenarioChange) -> ScenarioChange:
+        """Return the differences that two runs of the scenario have in common."""
+        return ScenarioChange(
             self.name,
             self.new & other.new,
             self.fixed & other.fixed,
@@ -51,49 +51,49 @@ class Shown:
         )
 
 
-def show(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
-    """Return what a scenario shows on two targets; what differs has to come twice, in fresh VMs.
+def compare_scenario(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:
+    """Return the differences of a scenario between two targets; a difference must occur in two runs, in fresh VMs.
 
-    TargetError: both of them are lost, or one does not boot any more.
+    TargetError: both are lost, or one does not boot.
     """
     once = _show_once(targets, name, scenario)
     return once.confirmed_by(_show_once(targets, name, scenario)) if once.differs else once
 
 
-def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> Shown:
+def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:
     targets.start()
     for left in reversed(range(TRIES)):
         try:
             kernel, base, against = targets.run_and_check_each(scenario)
         except TargetError as error:
             return _lost(targets, name, scenario, error)
-        # On a busy machine timer interrupts may come too fast for a slow guest.
+        # On a busy machine timer interrupts may be too frequent for guest progress.
         if not left or all(each.checked.status != "runaway" for each in (kernel, base)):
             break
     one, other = _texts(kernel), _texts(base)
     changed = frozenset(map(signature_text, signatures(against.checked)))
     intended = frozenset(judged.known.id for judged in against.checked.judged if judged.known is not None)
-    return Shown(name, one - other, other - one, changed, intended, one & other)
+    return ScenarioChange(name, one - other, other - one, changed, intended, one & other)
 
 
 def _texts(seen: Observation) -> Names:
-    """Return all that is wrong with a run: divergences, alarms, an end before its time."""
+    """Return the problems of a run: divergences, alarms, an early end."""
     texts = {signature_text(signature) for signature in signatures(seen.checked)}
     texts |= {signature_text(alarm.signature) for alarm in seen.alarms}
     return frozenset(texts | ({f"ends: {seen.checked.status}"} if seen.checked.status != "ok" else set()))
 
 
-def _lost(targets: TargetSet[Side], name: str, scenario: Scenario, error: TargetError) -> Shown:
-    """Run a scenario on each machine alone, since together they do not say what the other one does."""
+def _lost(targets: TargetSet[Side], name: str, scenario: Scenario, error: TargetError) -> ScenarioChange:
+    """Run a scenario on each machine alone: after a loss on one, a common run has no result for the other."""
     subjects = targets.subjects
     kernel, base = (_end(targets, subject, scenario) for subject in subjects)
     if kernel and base and kernel != base:
-        raise error  # nothing can be said of the two
-    return Shown(name, kernel - base, base - kernel, same=kernel & base)
+        raise error  # no comparison is possible
+    return ScenarioChange(name, kernel - base, base - kernel, same=kernel & base)
 
 
 def _end(targets: TargetSet[Side], subject: Subject, scenario: Scenario) -> Names:
-    """Return how a scenario ends a fresh machine; nothing: it does not.  TargetError: the machine does not boot."""
+    """Return how a scenario ends a fresh machine; empty if it does not.  TargetError: the machine does not boot."""
     with targets.boot_again(subject) as machine:
         try:
             machine.run(scenario)
@@ -105,7 +105,7 @@ def _end(targets: TargetSet[Side], subject: Subject, scenario: Scenario) -> Name
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SignatureGroup:
     """One signature, and the scenarios that show it, in their order."""
 
     signature: str
@@ -113,22 +113,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """All that a kernel does otherwise.
+class KernelChange:
+    """All differences between a kernel and its base.
 
-    ``fixed`` are of scenarios without new problems, behind which others cannot be seen; ``changed`` are of scenarios
-    with neither.  ``same`` are problems that both have, ``intended`` counts scenarios by what was meant to change.
+    ``fixed`` are of scenarios without new problems, because a new problem may hide others; ``changed`` are of scenarios
+    with neither.  ``same`` are problems of both, ``intended`` counts scenarios by intended change.
     """
 
-    new: tuple[Group, ...]
-    fixed: tuple[Group, ...]
-    changed: tuple[Group, ...]
-    same: tuple[Group, ...]
+    new: tuple[SignatureGroup, ...]
+    fixed: tuple[SignatureGroup, ...]
+    changed: tuple[SignatureGroup, ...]
+    same: tuple[SignatureGroup, ...]
     intended: Mapping[str, int]
 
     @property
     def text(self) -> str:
-        """It in a few words."""
+        """Return the counts as text."""
         counts = ((self.new, "new problem"), (self.fixed, "fixed"), (self.changed, "other change"))
         parts = [
             f"{len(groups)} {what}{'s' * (len(groups) > 1 and what != 'fixed')}" for groups, what in counts if groups
@@ -136,11 +136,11 @@ class Change:
         return ", ".join(parts) or "no change"
 
 
-def summarise(shown: Sequence[Shown]) -> Change:
-    """Return what scenarios showed, by signature, the most frequent first."""
+def summarise(shown: Sequence[ScenarioChange]) -> KernelChange:
+    """Return the differences of scenarios, grouped by signature, the most frequent first."""
     plain = [each for each in shown if not each.new and not each.fixed]
     intended = _groups((each.name, each.intended) for each in shown)
-    return Change(
+    return KernelChange(
         _groups((each.name, each.new) for each in shown),
         _groups((each.name, each.fixed) for each in shown if not each.new),
         _groups((each.name, each.changed) for each in plain),
@@ -149,10 +149,10 @@ def summarise(shown: Sequence[Shown]) -> Change:
     )
 
 
-def _groups(found: Iterable[tuple[str, Names]]) -> tuple[Group, ...]:
+def _groups(found: Iterable[tuple[str, Names]]) -> tuple[SignatureGroup, ...]:
     by_signature: dict[str, list[str]] = {}
     for name, texts in found:
         for text in sorted(texts):
             by_signature.setdefault(text, []).append(name)
-    groups = [Group(text, tuple(names)) for text, names in by_signature.items()]
+    groups = [SignatureGroup(text, tuple(names)) for text, names in by_signature.items()]
     return tuple(sorted(groups, key=lambda group: (-len(group.scenarios), group.signature)))

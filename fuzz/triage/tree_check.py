@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a kernel against its base: all scenarios of the corpus on both, then a campaign whose findings run on both."""
+"""Check a kernel against its base: run the corpus on both, then a campaign, and run its findings on both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuzz.paths import KEPT, SEEDS
 from fuzz.store.kept_findings import open_database, stories
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
-from fuzz.triage.tree_change import Change, Shown, show, summarise
+from fuzz.triage.tree_change import KernelChange, ScenarioChange, compare_scenario, summarise
 from harness.errors import InputError, SetupError, TargetError
 from harness.exit_status import ExitStatus
 from harness.findings.finding import Subject, signature_text, split_text
@@ -28,17 +28,17 @@ from harness.vm.target import has_protected_vms
 Named = tuple[str, Scenario]
 """A scenario with its name."""
 MAX_RERUN = 80
-"""So many findings of a campaign are run on both, those with a signature that the corpus did not show."""
+"""Maximum number of a campaign's findings that are run on both; only signatures that the corpus did not show."""
 PROGRESS_SECONDS = 5.0
 ENOUGH = 60
-"""So many scenarios that differ, and no more are run: each is run twice, and a hang takes long."""
+"""Number of scenarios with differences after which the corpus ends: each is run twice, and a hang takes long."""
 MAX_LOST = 5
-"""So many scenarios of which nothing can be said, and the check ends."""
+"""Number of scenarios without a result after which the check ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPlan:
-    """What to check: ``targets`` are a kernel and its base; ``seconds`` of a campaign (None: none), kept in ``out``."""
+    """What to check: ``targets``, a kernel and its base; a campaign of ``seconds`` (None: no campaign) in ``out``."""
 
     targets: TargetOptions
     seconds: float | None
@@ -49,19 +49,19 @@ class CheckPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class TreeCheck:
     """A finished check.
 
-    ``corpus`` and ``campaign`` are what scenarios showed; ``scenarios`` is how many the campaign ran, ``seconds`` how
-    long all took.  ``undecided`` are scenarios of which nothing can be said, with why.  ``left`` scenarios of the
-    corpus were not run, nor was the campaign, because enough differed.  ``known`` are the findings that the project
-    keeps.
+    ``corpus`` and ``campaign`` are results of scenarios; ``scenarios`` is the number that the campaign ran, ``seconds``
+    the duration of the check.  ``undecided`` are scenarios without a result, with the reasons.  If enough scenarios
+    differed, ``left`` scenarios of the corpus and the campaign were not run.  ``known`` are the kept findings of the
+    project.
     """
 
     kernel: Subject
     base: Subject
-    corpus: tuple[Shown, ...]
-    campaign: tuple[Shown, ...]
+    corpus: tuple[ScenarioChange, ...]
+    campaign: tuple[ScenarioChange, ...]
     scenarios: int
     seconds: float
     undecided: tuple[tuple[str, str], ...]
@@ -69,26 +69,25 @@ class Checked:
     known: tuple[Regression, ...] = ()
 
     @property
-    def change(self) -> Change:
-        """All of it, by signature."""
+    def change(self) -> KernelChange:
+        """Return all differences, grouped by signature."""
         return summarise((*self.corpus, *self.campaign))
 
     @property
     def exit_status(self) -> ExitStatus:
-        """A divergence for a new problem or another change; failed where nothing can be said of a scenario."""
+        """Return 1 for a new problem or another change, else 3 for a scenario without a result, else 0."""
         if self.change.new or self.change.changed:
             return ExitStatus.DIVERGENCE
         return ExitStatus.FAILED if self.undecided else ExitStatus.OK
 
     def kept(self, signature: str) -> tuple[str, ...]:
-        """Return the kept findings of the base that are a signature's cause, or show it where that is not
-        determined."""
+        """Return the kept findings of the base that cause a signature, or that show it if it has no cause."""
         found = explaining(self.known, self.base.target, split_text(signature))
         known = {row.id for row in self.known}
         return tuple(name for name in found if name in known)
 
 
-def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> Checked:
+def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None]) -> TreeCheck:
     """Check a kernel against its base.
 
     InputError, SetupError: a name or the set-up is wrong, or the campaign failed.  TargetError: a kernel does not boot.
@@ -104,36 +103,36 @@ def check_tree(plan: CheckPlan, display: Display, progress: Callable[[str], None
     run = _Runner(targets, progress)
     with targets:
         corpus = tuple(run.each(iter(runnable)))
-        targets.stop()  # the campaign's machines want the memory
+        targets.stop()  # free the memory for the campaign's machines
         fuzz = plan.seconds is not None and run.differ < ENOUGH
         summary = _campaign(plan, plan.seconds or 0.0, display, progress) if fuzz else None
         found = () if summary is None else tuple(run.each(_candidates(plan.out, (kernel, base), corpus)))
     seconds, count = time.monotonic() - start, 0 if summary is None else summary.scenarios
     left = len(runnable) - len(corpus) if run.differ >= ENOUGH else 0
-    return Checked(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left, load_regressions(KEPT))
+    return TreeCheck(kernel, base, corpus, found, count, seconds, tuple(run.undecided), left, load_regressions(KEPT))
 
 
 class _Runner:
-    """Runs scenarios on both machines, and reports how far it is."""
+    """Runs scenarios on both machines, and reports the progress."""
 
     def __init__(self, targets: PreparedTargets, progress: Callable[[str], None]) -> None:
         self._targets, self._progress = targets, progress
         self._next = time.monotonic() + PROGRESS_SECONDS
         self.undecided: list[tuple[str, str]] = []
         self.differ = 0
-        """How many scenarios differed so far."""
+        """Number of scenarios that differed so far."""
 
-    def each(self, scenarios: Iterator[Named]) -> Iterator[Shown]:
-        """Yield what scenarios show, until enough differ.
+    def each(self, scenarios: Iterator[Named]) -> Iterator[ScenarioChange]:
+        """Yield the differences of scenarios, until enough scenarios differ.
 
-        TargetError: machines do not boot, or are lost again and again.
+        TargetError: machines do not boot, or are lost repeatedly.
         """
         for number, (name, scenario) in enumerate(scenarios, 1):
             if self.differ >= ENOUGH:
                 return
             self._targets.start()
             try:
-                shown = show(self._targets, name, scenario)
+                shown = compare_scenario(self._targets, name, scenario)
             except TargetError as error:
                 self.undecided.append((name, str(error)))
                 if len(self.undecided) > MAX_LOST:
@@ -157,7 +156,7 @@ def _campaign(plan: CheckPlan, seconds: float, display: Display, progress: Calla
     return summary
 
 
-def _candidates(out: Path, subjects: tuple[Subject, Subject], corpus: Sequence[Shown]) -> Iterator[Named]:
+def _candidates(out: Path, subjects: tuple[Subject, Subject], corpus: Sequence[ScenarioChange]) -> Iterator[Named]:
     """Yield the scenarios of a campaign's findings whose signatures the corpus did not show, the kernel's own first."""
     seen = frozenset(text for each in corpus for text in (*each.new, *each.fixed, *each.changed, *each.same))
     found = [story for story in stories(open_database(out, None)) if story.kept.confirmed]

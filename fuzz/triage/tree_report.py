@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checked kernel as text of one screen, as JSON and as JUnit XML."""
+"""Format the check of a kernel as text of one screen, as JSON and as JUnit XML."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
-from fuzz.triage.tree_change import Group, Shown
-from fuzz.triage.tree_check import Checked
+from fuzz.triage.tree_change import ScenarioChange, SignatureGroup
+from fuzz.triage.tree_check import TreeCheck
 from harness.findings.finding import Subject
 from harness.report.terminal import printable
 
 MOST = 6
-"""So many lines of each part: more do not fit on a screen."""
+"""Maximum number of lines of each part, so that the report fits a screen."""
 
 
-def report_lines(found: Checked) -> Iterator[str]:
+def report_lines(found: TreeCheck) -> Iterator[str]:
     """Yield the lines of a report."""
     change, ran = found.change, len(found.corpus)
     yield f"kernel         {_subject(found.kernel)}"
@@ -43,7 +43,7 @@ def _subject(subject: Subject) -> str:
     return f"{printable(subject.target)}, Linux {printable(subject.kernel_release)}"
 
 
-def _group_lines(groups: Sequence[Group], found: Checked) -> Iterator[str]:
+def _group_lines(groups: Sequence[SignatureGroup], found: TreeCheck) -> Iterator[str]:
     for group in groups[:MOST]:
         count = len(group.scenarios)
         kept = " or ".join(found.kept(group.signature))
@@ -53,7 +53,7 @@ def _group_lines(groups: Sequence[Group], found: Checked) -> Iterator[str]:
         yield f"  and {len(groups) - MOST} more (--json has all)"
 
 
-def report_json(found: Checked) -> dict[str, object]:
+def report_json(found: TreeCheck) -> dict[str, object]:
     """Return plain data for :mod:`json`."""
     change = found.change
     return {
@@ -72,8 +72,8 @@ def report_json(found: Checked) -> dict[str, object]:
     }
 
 
-def report_junit(found: Checked) -> str:
-    """Return JUnit XML: a test case each scenario, failed if it shows a new problem or another change."""
+def report_junit(found: TreeCheck) -> str:
+    """Return JUnit XML: a test case for each scenario, failed if it shows a new problem or another change."""
     cases = [("corpus", shown) for shown in found.corpus] + [("campaign", shown) for shown in found.campaign]
     failures = sum(bool(shown.new or (shown.changed and not shown.fixed)) for _, shown in cases)
     counts = {"tests": len(cases) + len(found.undecided), "failures": failures, "errors": len(found.undecided)}
@@ -88,7 +88,7 @@ def report_junit(found: Checked) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(suite: ElementTree.Element, place: str, shown: Shown) -> None:
+def _case(suite: ElementTree.Element, place: str, shown: ScenarioChange) -> None:
     case = ElementTree.SubElement(suite, "testcase", {"classname": place, "name": shown.name})
     if shown.new or (shown.changed and not shown.fixed):
         kind, texts = ("new problem", shown.new) if shown.new else ("other change", shown.changed)

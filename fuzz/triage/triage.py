@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Minimise and confirm the findings of a campaign, one after the other."""
+"""Minimise and confirm the findings of a campaign, one at a time."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from harness.vm.crash import EARLIER
 
 @dataclass(frozen=True, slots=True)
 class TriagePlan:
-    """``runs`` in one VM, and in fresh ones; ``only_new``: leave what an erratum explains as it is.
+    """``runs``: number of runs in one VM, and in fresh ones; ``only_new``: skip findings that an erratum explains.
 
-    ``tries``: so many scenarios are run at most to find a simpler one.  A night's findings must be done in a morning;
-    `shadowfuzz minimise` has no such limit.
+    ``tries`` limits the scenarios that are run to minimise one finding, so that the findings of a night are processed
+    in a morning; ``shadowfuzz minimise`` has no such limit.
     """
 
     runs: int
@@ -51,19 +51,19 @@ class TriagePlan:
     tries: int = 300
 
 
-class _Leasts:
-    """The least scenarios so far, by what each of them shows: where the next minimisation may begin."""
+class _MinimisedScenarios:
+    """The minimised scenarios so far, by the signatures that each shows: candidates to begin the next minimisation."""
 
     def __init__(self) -> None:
         self._of: dict[Signature, Scenario] = {}
 
     def note(self, found: Observation, scenario: Scenario) -> None:
-        """Note what a least scenario showed."""
+        """Store a minimised scenario for the signatures of its run."""
         for key in signatures(found.checked):
             self._of[key] = min(self._of.get(key, scenario), scenario, key=order)
 
     def start(self, kept: Kept) -> Scenario:
-        """Return the simplest scenario that is known to show a finding."""
+        """Return the simplest known scenario that shows a finding."""
         assert kept.scenario is not None
         return min(self._of.get(kept.finding.signature, kept.scenario), kept.scenario, key=order)
 
@@ -73,7 +73,7 @@ class Triager:
 
     def __init__(self, store: Store, targets: TargetSet[Side], plan: TriagePlan) -> None:
         self._store, self._targets, self._plan = store, targets, plan
-        self._leasts = _Leasts()
+        self._leasts = _MinimisedScenarios()
 
     def waits(self, story: Story) -> bool:
         """Whether a finding is to be done: it is of these targets, and was not done since it has its scenario."""
@@ -103,9 +103,9 @@ def triage(
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Minimise and confirm what was found on the targets, new ones first; return how many findings were done.
+    """Minimise and confirm the findings on the targets, new ones first; return the number of processed findings.
 
-    Each is kept before the next one begins.  Findings whose least scenario is the same are one problem from then on
+    Each result is stored before the next finding.  Findings with the same minimised scenario become one problem
     (:mod:`harness.findings.problems`).  TargetError: the machine was lost too often.
     """
     store = Store(database, FINDINGS)
@@ -116,16 +116,16 @@ def triage(
     waiting = in_order(filter(triager.waits, found))
     began, before = clock(), _problem_count(store, waiting)
     for number, story in enumerate(waiting, 1):
-        told = triager.do(story.kept)
+        result = triager.do(story.kept)
         spent = clock() - began
         left = duration(spent / number * (len(waiting) - number))
-        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {told}")
+        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {result}")
     if waiting:
         each = (clock() - began) / len(waiting)
         say(f"{many(len(waiting), 'finding')} in {duration(clock() - began)}, {each:.1f} s each")
     if before:
         after = many(_problem_count(store, waiting), "problem")
-        say(f"{many(before, 'problem')} before, {after} now: findings with the same least scenario are one")
+        say(f"{many(before, 'problem')} before, {after} now: findings with the same minimal scenario are one")
     if not waiting:
         others = sorted({story.kept.finding.where for story in found} - {_where(targets)})
         elsewhere = f"; there are findings of {', '.join(others)}" if others else ""
@@ -134,7 +134,7 @@ def triage(
 
 
 def _where(targets: TargetSet[Side]) -> str:
-    """Return what is tested, as findings have it."""
+    """Return the names of the tested targets, as in findings."""
     return " against ".join(subject.target for subject in targets.subjects)
 
 
@@ -148,38 +148,38 @@ def in_order(stories: Iterable[Story]) -> list[Story]:
 
 
 def _problem_count(store: Store, waiting: Sequence[Story]) -> int:
-    """Return how many problems the new ones of some findings are."""
+    """Return the number of problems among the new findings."""
     examples = store.examples()
     return len(group_problems({story.id: examples.get(story.id, ()) for story in waiting if not story.like}))
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people read it, in seconds or minutes."""
+    """Return a time as text, in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _is_done(kept: Kept) -> bool:
-    """Whether a finding was triaged before; of an alarm the campaign itself has measured the rate."""
+    """Return whether a finding was triaged before; for alarms, the campaign itself has measured the rate."""
     if kept.finding.kind == "alarm":
         return kept.scenario is not None and kept.scenario.about.startswith(LEAST)
     return kept.fresh_qemu is not None
 
 
 def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str:
-    """Minimise an alarm and measure its rate, each run in a machine that was just booted."""
+    """Minimise an alarm and measure its rate, each run in a newly booted machine."""
     wanted = kept.finding.signature
     assert kept.scenario is not None
     if any(name.startswith(EARLIER) for name in kept.texts):
-        return f"{signature_text(wanted)} wants scenarios that ran before it; left as it is"
+        return f"{signature_text(wanted)} needs scenarios that ran before it; unchanged"
     try:
         least = minimise_on(targets, kept.scenario, wanted)
     except InputError:
-        return f"{signature_text(wanted)} did not come back; left as it is"
+        return f"{signature_text(wanted)} was not reproduced; unchanged"
     targets.stop()
     found = targets.run_and_check(least.scenario)
     alarm = next((alarm for alarm in found.alarms if alarm.signature == wanted), None)
     if alarm is None:
-        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+        return f"{signature_text(wanted)} was not reproduced after minimisation; unchanged"
     (stage,) = stages_of(targets, least.scenario, (wanted,), 0, min(runs, ALARM_BOOTS))[wanted]
     texts = {CONSOLE: alarm.splat, FRESH_QEMU: f"{stage.tries.hits} {stage.tries.runs}"}
     store.revise(replace(kept.finding, detail=alarm.sentence), least.scenario, texts)
@@ -190,9 +190,9 @@ def _alarm(store: Store, kept: Kept, targets: TargetSet[Side], runs: int) -> str
 def triage_campaign(
     database: Database, out: Path, options: TargetOptions, plan: TriagePlan, say: Callable[[str], None]
 ) -> int:
-    """Minimise and confirm all that a campaign found on targets, try it on other emulators, write its directories.
+    """Minimise and confirm a campaign's findings on targets, run them on other emulators, write their directories.
 
-    Return how many findings were done.  InputError, SetupError: a name or the set-up is wrong.  TargetError: the
+    Return the number of processed findings.  InputError, SetupError: a name or the set-up is wrong.  TargetError: the
     machine was lost too often.
     """
     with open_targets(options, say) as targets:
@@ -202,17 +202,17 @@ def triage_campaign(
     return done
 
 
-def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _Leasts) -> str:
+def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, leasts: _MinimisedScenarios) -> str:
     wanted = kept.finding.signature
     assert kept.scenario is not None
     try:
         least = minimise_on(targets, leasts.start(kept), wanted, plan.tries)
     except InputError:
-        return f"{signature_text(wanted)} did not come back; left as it is"
+        return f"{signature_text(wanted)} was not reproduced; unchanged"
     found = targets.run_and_check(least.scenario)
     members = [divergence for divergence in found.checked.unexplained if is_member(signature(divergence), wanted)]
     if not members:
-        return f"{signature_text(wanted)} did not come back when all was done; left as it is"
+        return f"{signature_text(wanted)} was not reproduced after minimisation; unchanged"
     leasts.note(found, least.scenario)
     repeat, fresh, _ = stages_of(targets, least.scenario, (wanted,), plan.runs, 0)[wanted]
     finding = replace(
@@ -226,12 +226,12 @@ def _one(store: Store, kept: Kept, targets: TargetSet[Side], plan: TriagePlan, l
     texts = {**texts_of(found), FRESH_QEMU: f"{qemu.hits} {qemu.runs}"}
     store.revise(finding, least.scenario, texts, _leader(found, kept.finding))
     before, after = len(kept.scenario.steps), len(least.scenario.steps)
-    limit = ", as many as triage makes" if least.tries >= plan.tries else ""
+    limit = ", the limit of triage" if least.tries >= plan.tries else ""
     return f"{signature_text(wanted)}: {before} steps -> {after}, {least.tries} tries{limit}"
 
 
 def _leader(found: Observation, finding: Finding) -> str:
-    """Return the id of the cluster that a run which shows a finding shows first; empty if an erratum explains it."""
+    """Return the id of the first cluster in a run that shows a finding; empty if an erratum explains the finding."""
     key = found.subject, found.other, finding.signature
     leader = leaders_of(clusters_of((found,))).get(key)
     return "" if leader is None else finding_id("divergence", leader[2], *leader[:2])

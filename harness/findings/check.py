@@ -15,7 +15,7 @@ from harness.findings.checked import CheckResult, Comparison, ComparisonListener
 from harness.findings.gic_attribution import Scene, attribute_gic
 from harness.findings.known_divergences import Catalogue, Known
 from harness.guest.predict_run import PredictedRun
-from harness.model.memoised_replay import shortcut
+from harness.model.memoised_replay import memoised_replay
 from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.errata import NO_ERRATA, NONE, TargetErrata
@@ -220,7 +220,7 @@ def check(
     for at in predict_runs(indexed, codes, cpu, gic):
         runs[at.run.event] = at.run
         of_runs += ((relation, at.run.event, tuple(relation.compare(at))) for relation in OF_A_RUN)
-    tally, predict, copies = _Tally(listener), shortcut(level), hyp_copies(trace)
+    tally, predict, copies = _Tally(listener), memoised_replay(level), hyp_copies(trace)
     paths: list[tuple[str, tuple[tuple[str, bool], ...]]] = []
     compared: list[RoundEvidence] = []
     for round_ in indexed.rounds:

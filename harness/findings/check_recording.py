@@ -25,7 +25,7 @@ from harness.findings.attribution import by_catalogue, of_a_round, with_causes
 from harness.findings.check import explained_by
 from harness.findings.checked import signature
 from harness.findings.known_divergences import Catalogue, Known
-from harness.model.memoised_replay import shortcut
+from harness.model.memoised_replay import memoised_replay
 from harness.model.prediction import Prediction
 from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
@@ -143,7 +143,7 @@ def check_records(
     """
     for tally in tallies.values():
         tally.absent = frozenset(absent)
-    predict = {level: shortcut(level) for level in tallies}
+    predict = {level: memoised_replay(level) for level in tallies}
     for at in split(records):
         for tally in tallies.values():
             tally.vcpus.add((at.vm, at.vcpu))

@@ -367,7 +367,7 @@ RULES: Mapping[str, RuleRow] = MappingProxyType(
             RuleRow("moved_too_far", _moved_too_far, "observed is PC, expected is 4 more"),
             RuleRow("flag_set", _flag_set, "KVM's flag is set, as the exit requires, the model's is not"),
             RuleRow("all_visible", _all_visible, "the host sees x0..x30, all of them"),
-            RuleRow("os_lock", _os_lock, "MDSCR_EL1, but for what KVM hides while the OS Lock is set"),
+            RuleRow("os_lock", _os_lock, "MDSCR_EL1, except bits that KVM hides while the OS Lock is set"),
             RuleRow("flag_clear", _flag_clear, "the model's flag is set, KVM's is not, as the exit requires"),
             RuleRow("system_register", _system_register, "the register that the trapped access reads into or writes"),
             RuleRow(

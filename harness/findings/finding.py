@@ -217,7 +217,7 @@ def _finding(table: object) -> Finding:
     )
     for name, tries in (("same_vm", finding.same_vm), ("fresh_vm", finding.fresh_vm)):
         if not tries.possible:
-            raise _Wrong(f"{name}: {tries.hits} of {tries.runs} runs, which cannot be")
+            raise _Wrong(f"{name}: {tries.hits} of {tries.runs} runs, which is impossible")
     if finding.divergence_count < 0:
         raise _Wrong("divergence_count: expected 0 or more")
     if table.get("id") != finding.id:

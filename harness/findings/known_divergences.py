@@ -150,7 +150,7 @@ class Catalogue:
 
     @cached_property
     def _found(self) -> dict[Where, dict[tuple[str, str], _Row]]:
-        """The rows found so far, by where and by relation and register: the same few hundred occur again and again."""
+        """The rows found so far, by where and by relation and register: the same few hundred recur."""
         return {}
 
     def _row(self, relation: str, register: str, where: Where) -> _Row:

@@ -14,7 +14,7 @@ HISTORY = "releases.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReleaseResult:
     """A kernel's package version on a configuration, its result, and in how many of its runs the finding showed."""
 
     config: str
@@ -24,15 +24,15 @@ class Asked:
     runs: int
 
 
-def history_text(asked: Iterable[Asked]) -> str:
+def history_text(asked: Iterable[ReleaseResult]) -> str:
     """Return a history as JSON."""
     return json.dumps([asdict(each) for each in asked], indent=0)
 
 
-def read_history(text: str) -> tuple[Asked, ...]:
+def read_history(text: str) -> tuple[ReleaseResult, ...]:
     """Return the history that a text holds; empty for another version's.  ValueError: impossible counts."""
     try:
-        rows = [Asked(**row) for row in json.loads(text)]
+        rows = [ReleaseResult(**row) for row in json.loads(text)]
     except (ValueError, TypeError, RecursionError):
         return ()
     rows = [row for row in rows if row.answer in ANSWERS]
@@ -40,16 +40,16 @@ def read_history(text: str) -> tuple[Asked, ...]:
         if not (isinstance(row.config, str) and isinstance(row.version, str)):
             raise ValueError("a kernel whose configuration and version are no text")
         if not (type(row.seen) is type(row.runs) is int and 0 <= row.seen <= row.runs):
-            raise ValueError(f"{str(row.seen)[:20]} of {str(row.runs)[:20]} runs, which cannot be")
+            raise ValueError(f"{str(row.seen)[:20]} of {str(row.runs)[:20]} runs, which is impossible")
     return tuple(rows)
 
 
-def sentences(asked: Iterable[Asked]) -> tuple[str, ...]:
+def sentences(asked: Iterable[ReleaseResult]) -> tuple[str, ...]:
     """Return a history as sentences: from which to which kernel, one for each stretch of the same result.
 
     Kernels between two tested kernels that agree are assumed to agree, too, as in a bisection.
     """
-    stretches: list[list[Asked]] = []
+    stretches: list[list[ReleaseResult]] = []
     for each in asked:
         if each.answer == CANNOT:
             continue
@@ -59,6 +59,6 @@ def sentences(asked: Iterable[Asked]) -> tuple[str, ...]:
     return tuple(f"{rows[0].config}: {_span(rows)} {rows[0].answer}" for rows in stretches)
 
 
-def _span(rows: list[Asked]) -> str:
+def _span(rows: list[ReleaseResult]) -> str:
     first, last = rows[0].version, rows[-1].version
     return first if first == last else f"{first} to {last}"

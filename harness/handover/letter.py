@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a mail says of a finding, from what is kept of an erratum or from a campaign's finding.  Pure."""
+"""Build the content of a mail about a finding, from a kept erratum or from a campaign's finding.  Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.scenario.requirements import needs_protected
 from harness.scenario.steps import KINDS as STEPS
 from harness.scenario.steps import Actor
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import what_is
+from harness.vm.alarms import describe_kind
 from harness.vm.crash import ENDS
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Commands that show a finding: what for, and the lines as a shell takes them."""
+    """Commands that reproduce a finding: their purpose, and the lines for a shell."""
 
     what: str
     lines: tuple[str, ...]
@@ -36,7 +36,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a mail says: a subject, and the paragraphs or lines of each of its sections."""
+    """The content of a mail: a subject, and the paragraphs or lines of each section."""
 
     subject: str
     wrong: tuple[str, ...]
@@ -48,7 +48,7 @@ class Letter:
 
 
 def of_erratum(row: Regression, rows: Sequence[Regression], shown: Shown | None, commands: Sequence[Command]) -> Letter:
-    """Return the letter on a kept finding; ``shown`` is what its scenario shows, None if it has none."""
+    """Return the letter on a kept finding; ``shown`` has the values of its scenario, None without a scenario."""
     return Letter(
         subject_of(row.id),
         (row.summary,),
@@ -61,7 +61,7 @@ def of_erratum(row: Regression, rows: Sequence[Regression], shown: Shown | None,
 
 
 def of_story(story: Story, rows: Sequence[Regression], shown: Shown | None, commands: Sequence[Command]) -> Letter:
-    """Return the letter on a campaign's finding; one that an erratum explains has the text of that."""
+    """Return the letter on a campaign's finding; if an erratum explains it, with the text of the erratum."""
     named = {row.id: row for row in rows}
     errata = [named[id_] for id_ in story.like if id_ in named]
     scenario = () if shown is None else scenario_lines(shown)
@@ -103,9 +103,9 @@ _MEASURED = re.compile(r"(measured|recorded|seen|not in|not on|on kvm-|in every|
 
 
 def outside_sources(source: str, rows: Mapping[str, Regression]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the sources of a kept finding, and what was measured of it, without the project's own pages.
+    """Return the sources of a kept finding, and its measurements, without the project's own pages.
 
-    A finding whose sources name another one has that one's.
+    Sources that refer to another finding are replaced by those of that finding.
     """
     sources: list[str] = []
     measured: list[str] = []
@@ -122,7 +122,7 @@ def outside_sources(source: str, rows: Mapping[str, Regression]) -> tuple[tuple[
 
 
 def _outside(text: str) -> str:
-    """Return what is kept of a finding without what speaks of the project's own pages and commands."""
+    """Return the text of a kept finding without sentences about the project's own pages and commands."""
     parts = re.split(r"(?<=\.) (?=[A-Za-z0-9])", _COMMAND.sub("", text))
     return without_targets(" ".join(each for each in parts if "docs/" not in each))
 
@@ -142,10 +142,10 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _spans(row: Regression, rows: Sequence[Regression], everywhere: bool) -> Iterator[str]:
-    """Yield a line for each stretch of bad kernels, one for the good ones, and what else was measured.
+    """Yield a line for each range of bad kernels, one for the good ones, and further measurements.
 
-    Good ones are those of the project's own targets: each kept scenario runs on all of them that have the VMs for it
-    (tests/vm/test_corpus_live.py).  ``everywhere``: no target that has them is good.
+    Good kernels are those of the project's own targets: each kept scenario runs on all targets that support its VMs
+    (tests/vm/test_corpus_live.py).  ``everywhere``: no target that supports them is good.
     """
     tried = sorted({end for each in rows for end in _ends_of(each)}, key=_version)
     for spans, modes in modes_by_spans(row.releases).items():
@@ -176,7 +176,7 @@ TARGETS: tuple[str, ...] = (
 
 
 def scenario_lines(shown: Shown) -> tuple[str, ...]:
-    """Return what a scenario does, a line a step: who, and what."""
+    """Return the steps of a scenario, one line for each: the actor, and the action."""
     lines = [f"at first   {text}" for text in registers_in_words(shown.scenario)]
     done = needed_steps(shown) if shown.checks else tuple(steps_done(shown.scenario, shown.steps))
     for each in done:
@@ -195,7 +195,7 @@ _HOW: Mapping[str, str] = MappingProxyType(
         "slot": "KVM_SET_USER_MEMORY_REGION",
         "step": "instructions executed by the first step",
         "debug": "exit of KVM_RUN",
-        "stop": "address at which the guest comes back",
+        "stop": "address at which the guest exits",
     }
 )
 
@@ -216,9 +216,9 @@ def _ends(row: Regression) -> Iterator[str]:
     for signature in row.signatures:
         kind, _, where = signature.partition("/")
         if kind in ENDS:
-            yield f"required: the host runs on; observed: {ENDS[kind]} in {where}"
+            yield f"required: the host keeps running; observed: {ENDS[kind]} in {where}"
         else:
-            yield f"log of the host's kernel: required no complaint, observed: {what_is(kind)} in {where}"
+            yield f"log of the host's kernel: required no message, observed: {describe_kind(kind)} in {where}"
 
 
 def _story_values(story: Story) -> Iterator[str]:
@@ -226,10 +226,10 @@ def _story_values(story: Story) -> Iterator[str]:
     for each in finding.divergences[:4]:
         yield f"{(each.register or each.relation).upper()}: required {each.expected}, observed {each.observed}"
     if story.crash is not None:
-        yield "required: the host runs on"
-        yield from (f"{name}: {words}" for name, words in facts(story.crash) if name in ("how", "its words", "pc"))
+        yield "required: the host keeps running"
+        yield from (f"{name}: {words}" for name, words in facts(story.crash) if name in ("how", "message", "pc"))
     elif finding.kind != "divergence":
-        yield f"required: the host's log stays quiet; observed: {' '.join(finding.signature)}"
+        yield f"required: no alarm in the host's log; observed: {' '.join(finding.signature)}"
 
 
 def _story_subject(story: Story) -> str:
@@ -243,11 +243,11 @@ def _story_words(story: Story) -> Iterator[str]:
     divergence = story.divergence
     if divergence is not None and divergence.relation in ("host", "switch"):
         name, where = divergence.register.upper(), exit_in_words(divergence.exit_class)
-        yield f"{where} {name} is {_hex(divergence.observed)}. Required is {_hex(divergence.expected)}."
+        yield f"{where} {name} is {_hex(divergence.observed)}. The required value is {_hex(divergence.expected)}."
     else:
         yield in_words(story.kept.finding) or story.title
     if story.evidence is not None:
-        yield f"It comes back in {rate_text(together(story.evidence.stages))} runs."
+        yield f"It is reproduced in {rate_text(together(story.evidence.stages))} runs."
 
 
 def _story_why(story: Story) -> Iterator[str]:
@@ -256,7 +256,7 @@ def _story_why(story: Story) -> Iterator[str]:
         yield f"{verdict[:1].upper()}{verdict[1:]}."
         return
     if divergence.basis:
-        yield f"This breaks a {divergence.basis}."
+        yield f"This violates a {divergence.basis}."
     indexed = index_trace(story.ran.trace)
     rules = rules_at(story.ran.job.scenario, indexed, divergence.event, divergence.register)
     yield from (f"Required: {rule.expected} ({_OUR_PAGE.sub('', rule.source)})." for rule in rules)
@@ -264,14 +264,14 @@ def _story_why(story: Story) -> Iterator[str]:
         yield _REQUIRED.get(divergence.exit_class if divergence.relation == "host" else divergence.relation, _CONTRACT)
 
 
-_CONTRACT = "Required: what the architecture and the KVM API say of it (Arm ARM; Documentation/virt/kvm/api.rst)."
+_CONTRACT = "Required by the architecture and the KVM API (Arm ARM; Documentation/virt/kvm/api.rst)."
 _REQUIRED: Mapping[str, str] = MappingProxyType(
     {
-        "RESET": "Required: a reset vCPU holds reset values, and nothing from before (KVM API 4.82 KVM_ARM_VCPU_INIT).",
-        "switch": "Required: what the guest's instructions do by the Arm ARM, between an entry and the next exit.",
+        "RESET": "Required: a reset vCPU has reset values, and no earlier values (KVM API 4.82 KVM_ARM_VCPU_INIT).",
+        "switch": "Required: the effect of the guest's instructions by the Arm ARM, from an entry to the next exit.",
     }
 )
-"""By exit class or relation, where no rule of the contract has a name for it."""
+"""Requirements by exit class or relation, for findings without a rule of the contract."""
 
 
 def _history(story: Story) -> Iterator[str]:
@@ -281,4 +281,4 @@ def _history(story: Story) -> Iterator[str]:
         target, _, said = sentence.partition(": ")
         yield f"{mode_of(target)}: {said}"
     if not story.kept.history and not story.like:
-        yield "Other releases were not tried."
+        yield "Other releases were not tested."

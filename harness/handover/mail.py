@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A letter as the text of a mail to the maintainers of KVM/arm64: plain text of 72 columns.  Pure."""
+"""Render a letter as a mail to the maintainers of KVM/arm64: plain text of 72 columns.  Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.handover.letter import Command, Letter
 
 COLUMNS = 72
 LIST = "kvmarm@lists.linux.dev"
-"""The list of KVM/arm64 (MAINTAINERS of the kernel)."""
+"""The mailing list of KVM/arm64 (MAINTAINERS of the kernel)."""
 SECTIONS: tuple[str, ...] = (
     "What goes wrong",
     "Why",
@@ -24,7 +24,7 @@ NOTHING = "Not known."
 
 
 def mail_text(letter: Letter) -> str:
-    """Return the mail, headers first; every section of :data:`SECTIONS` is there."""
+    """Return the mail, headers first, with every section of :data:`SECTIONS`."""
     lines = [f"To: {LIST}", *_fold(f"Subject: [BUG] KVM: arm64: {_plain(letter.subject)}", 0, 1), ""]
     bodies = (
         _paragraphs(letter.wrong),
@@ -40,7 +40,7 @@ def mail_text(letter: Letter) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text as one line, its blanks as one."""
+    """Return text as one line, with sequences of blanks as one."""
     return _item(" ".join(text.split()))
 
 
@@ -62,7 +62,7 @@ def _items(texts: Iterable[str]) -> list[str]:
 
 
 def _item(text: str) -> str:
-    """Return a line without what a mail cannot show; its blanks stay."""
+    """Return a line without characters that a mail cannot show; blanks are kept."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -77,11 +77,11 @@ def _commands(commands: Iterable[Command]) -> list[str]:
 _JOINED = "\N{NO-BREAK SPACE}"
 _OPTION = re.compile(r"(?<= )(--?\w[\w-]*) ([^- ]\S*)")
 _ROOM = COLUMNS - 10
-"""Of a line of a command, with the blanks before it and the backslash at its end."""
+"""Maximum length of a line of a command, without its indentation and the backslash at its end."""
 
 
 def _shell(line: str) -> Iterator[str]:
-    """Yield a command broken between words, so that a shell takes the lines as one; an option keeps its value."""
+    """Yield a command broken between words with backslashes; an option and its value stay together."""
     joined = _OPTION.sub(lambda at: at[0].replace(" ", _JOINED) if len(at[0]) <= _ROOM else at[0], _item(line))
     pieces = textwrap.wrap(joined, _ROOM, break_long_words=False, break_on_hyphens=False)
     for number, piece in enumerate(pieces):

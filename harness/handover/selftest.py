@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A finding as a program in the form of the kernel's own KVM selftests (tools/testing/selftests/kvm).  Pure.
+"""Write a finding as a program in the style of the kernel's KVM selftests (tools/testing/selftests/kvm).  Pure.
 
-It uses their library (kvm_util.h, processor.h, test_util.h of 6.12), has only the steps that lead to the finding, and
-asserts the value that is required.
+The program uses their library (kvm_util.h, processor.h, test_util.h of 6.12), has only the steps that lead to the
+finding, and asserts the required value.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from harness.handover.selftest_steps import (
     home,
     register_id,
     slot_arguments,
-    why_not,
+    why_not_expressible,
 )
-from harness.handover.shown import Check, Done, Shown, last_run, needed_steps, reads_of
+from harness.handover.shown import Check, NumberedStep, Shown, last_run, needed_steps, reads_of
 from harness.handover.words import mode_of, without_targets
 from harness.layout import CODE, CONTEXTS, DATA, GIC_INTERRUPTS, GIC_MACHINE, GICD, GICR, NISV_MACHINE, VECTORS
 from harness.protocol import DEBUG_STEPS
@@ -40,12 +40,12 @@ from harness.scenario.requirements import first_context
 from harness.scenario.scenario import Scenario, format_step, slot_of
 
 NAP_US, NAPS = 50_000, 20
-"""How long the guest may sleep or spin before it is taken back, in microseconds; so often it is sent on."""
+"""How long the guest may sleep or run before it is interrupted, in microseconds; how often it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What the program says of itself: its name, what goes wrong, and the sources of the value that is required."""
+class ProgramDescription:
+    """The program's description: its name, the bug, and the sources of the required value."""
 
     name: str
     summary: str
@@ -53,12 +53,12 @@ class About:
 
 
 def file_name(name: str) -> str:
-    """Return what the program's file is called, as the kernel calls its selftests."""
+    """Return the name of the program's file, in the style of the kernel's selftests."""
     return f"{re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')}.c"
 
 
 def build_commands(name: str) -> tuple[str, ...]:
-    """Return the commands that build the program in a kernel tree, once it is in its place there."""
+    """Return the commands that build the program in a kernel tree, after it was copied there."""
     words = "make -C tools/testing/selftests/kvm ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
     return (
         f"T=aarch64/{file_name(name)[:-2]}",
@@ -68,21 +68,21 @@ def build_commands(name: str) -> tuple[str, ...]:
 
 
 def why_no_selftest(shown: Shown) -> str | None:
-    """Return why there can be no program, with the step that it cannot do; None if there can be one."""
+    """Return why no program can show the finding, with the unsupported step; None if one can."""
     for done in needed_steps(shown):
-        why = why_not(done)
+        why = why_not_expressible(done)
         if why is not None:
             return f"step {done.number}, `{format_step(done.step)}`: {why}"
     if dict(shown.scenario.registers).get("pstate", 0) & exceptions.AARCH32:
         return AARCH32
     if not shown.checks or any(check.how == "same" and len(reads_of(shown, check)) < 2 for check in shown.checks):
         what = next((f": {check.register}" for check in shown.hidden), "")
-        return f"userspace cannot see what differs{what}"
+        return f"userspace cannot read the value that differs{what}"
     return None
 
 
-def selftest(about: About, shown: Shown) -> str:
-    """Return the program.  InputError: there can be none, with the reason."""
+def selftest(about: ProgramDescription, shown: Shown) -> str:
+    """Return the program.  InputError: no program can show the finding, with the reason."""
     why = why_no_selftest(shown)
     if why is not None:
         raise InputError(about.name, None, f"no selftest: {why}")
@@ -97,7 +97,7 @@ def _comment(text: str) -> Iterator[str]:
     yield from (f" * {line}" for line in textwrap.wrap(plain, 76, break_long_words=False, break_on_hyphens=False))
 
 
-def _head(about: About, shown: Shown) -> Iterator[str]:
+def _head(about: ProgramDescription, shown: Shown) -> Iterator[str]:
     file = file_name(about.name)
     yield "// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0"
     yield "/*"
@@ -109,7 +109,7 @@ def _head(about: About, shown: Shown) -> Iterator[str]:
     yield " *"
     yield from _comment(
         f"Its place in a kernel tree is tools/testing/selftests/kvm/aarch64/{file} (arm64/{file} in newer trees). The "
-        "guest's code is instruction words that the program puts into the guest's memory one at a time; a comment has "
+        "guest's code is instruction words that the program writes to the guest's memory one at a time; a comment has "
         f"the assembly of each. Written by shadowfuzz from {about.name}."
     )
     yield " */"
@@ -131,7 +131,7 @@ def _parts() -> Mapping[str, str]:
 
 
 _BEFORE_RUNS = "/*\n * Let the guest execute"
-"""Where in the part ``base`` the function begins that calls one of ``power``."""
+"""The begin of the function in the part ``base`` that calls one of ``power``."""
 
 
 def _helpers(parts: frozenset[str]) -> str:
@@ -162,7 +162,7 @@ _POWER = (range(0x8400_0000, 0x8400_0020), range(0xC400_0000, 0xC400_0020))
 
 
 def _features(scenario: Scenario) -> frozenset[str]:
-    """Return what of a scenario the program's loop depends on."""
+    """Return the features of a scenario that the program's run loop depends on."""
     numbers = [value for _, value in scenario.registers]
     numbers += [arg for step in scenario.steps for arg in step.args if isinstance(arg, int)]
     found = set()
@@ -175,7 +175,7 @@ def _features(scenario: Scenario) -> frozenset[str]:
 
 
 _WIDE = range(IPA_LIMIT, 1 << 48)
-"""Addresses beyond the VM's 40 bits that a CPU may have."""
+"""Address bits above the VM's 40 bits that a CPU may have."""
 
 
 def _is_beyond_ipa_space(scenario: Scenario) -> bool:
@@ -203,7 +203,7 @@ def _body(shown: Shown) -> Code:
     machines = list(dict.fromkeys(CONTEXTS[context].machine for context in contexts))
     lines = [*_declarations(shown, done, machines), ""]
     if _is_beyond_ipa_space(shown.scenario):
-        lines.append("/* With fewer bits the address does not get as far as stage 2. */")
+        lines.append("/* With fewer bits the address does not reach stage 2 translation. */")
         lines.append("TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_VM_IPA_SIZE) > 40);")
     lines.append("create_ram();")
     lines += (f"*(uint64_t *)({home(at)}) = {word:#x}; /* at {at:#x} */" for at, word in shown.scenario.boot)
@@ -221,11 +221,11 @@ def _body(shown: Shown) -> Code:
 
 
 def _members(machine: int) -> list[int]:
-    """Return the vCPUs of a VM, all of which are created at once: its GIC wants that."""
+    """Return all vCPUs of a VM, which must be created before its GIC is initialised."""
     return [i for i, context in enumerate(CONTEXTS) if context.machine == machine]
 
 
-def _declarations(shown: Shown, done: tuple[Done, ...], machines: list[int]) -> Iterator[str]:
+def _declarations(shown: Shown, done: tuple[NumberedStep, ...], machines: list[int]) -> Iterator[str]:
     yield f"struct kvm_vm {', '.join(f'*{_vm(machine)}' for machine in machines)};"
     vcpus = [context for machine in machines for context in _members(machine)]
     yield f"struct kvm_vcpu {', '.join(f'*{_vcpu(context)}' for context in vcpus)};"
@@ -251,8 +251,8 @@ def _create(scenario: Scenario, machine: int) -> Iterator[str]:
         yield f"create_gic({vm});"
 
 
-def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
-    """Return the steps; the last one is left to the check if that is about its result."""
+def _steps(shown: Shown, done: tuple[NumberedStep, ...]) -> Code:
+    """Return the steps; the last one is left out if the check is about its result."""
     lines: list[str] = []
     parts: set[str] = set()
     hows, run = {check.how for check in shown.checks}, last_run(shown)
@@ -272,16 +272,16 @@ def _steps(shown: Shown, done: tuple[Done, ...]) -> Code:
     return Code(tuple(lines), frozenset(parts))
 
 
-def _target(read: Done) -> str:
+def _target(read: NumberedStep) -> str:
     """Return the id of the register that an MRS writes."""
     return register_id(str(read.step.args[0]))
 
 
-def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
+def _checks(shown: Shown, done: tuple[NumberedStep, ...]) -> Code:
     lines: list[str] = []
     vcpu = _vcpu(shown.context)
     if any(check.how == "register" for check in shown.checks):
-        lines.append("/* Finish what is pending, as the way back into the guest does, without entering it. */")
+        lines.append("/* Complete pending work, as a return into the guest does, without entering it. */")
         lines.append(f"vcpu_run_complete_io({vcpu});")
     for check in shown.checks:
         lines += _check(check, vcpu, shown, done)
@@ -290,17 +290,17 @@ def _checks(shown: Shown, done: tuple[Done, ...]) -> Code:
 
 
 _PART_OF: Mapping[str, str] = MappingProxyType({"serror": "serror_pending", "log": "log"})
-"""By what a check is: the part that it calls."""
+"""The part that a check calls, by the check's kind."""
 
 
 def _stops_at(address: int) -> tuple[str, str]:
     return (
         f"TEST_ASSERT(stopped_at == {address:#x},",
-        f'\t    "the guest came to 0x%lx, required {address:#x}", stopped_at);',
+        f'\t "the guest reached 0x%lx, required {address:#x}", stopped_at);',
     )
 
 
-def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Iterator[str]:
+def _check(check: Check, vcpu: str, shown: Shown, done: tuple[NumberedStep, ...]) -> Iterator[str]:
     match check.how, check.expected:
         case (("register" | "left"), int(expected)):
             value = f"get_reg({vcpu}, {register_id(check.register)})"
@@ -318,7 +318,7 @@ def _check(check: Check, vcpu: str, shown: Shown, done: tuple[Done, ...]) -> Ite
             yield f'\t    "KVM_SET_USER_MEMORY_REGION: required {expected}, observed {check.observed}");'
         case "step", _:
             yield f"TEST_ASSERT(stopped_at == {done[-1].address + 4:#x},"
-            yield '\t    "the guest came back before its instruction: PC is 0x%lx", stopped_at);'
+            yield '\t "the guest exited before its instruction: PC is 0x%lx", stopped_at);'
         case "debug", _:
             yield f"TEST_ASSERT_KVM_EXIT_REASON({vcpu}, KVM_EXIT_DEBUG);"
         case "log", _:

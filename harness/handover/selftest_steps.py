@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each step of a scenario is in one of the kernel's KVM selftests: statements of C, and the parts they use."""
+"""Translate each step of a scenario to C statements of a KVM selftest, and the parts that they use."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import NamedTuple
 from harness import protocol
 from harness.arch import debug_registers, exceptions
 from harness.arch.registers import BY_NAME, Group
-from harness.handover.shown import Done
+from harness.handover.shown import NumberedStep
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE
 from harness.scenario.memory_slots import Slot
 from harness.scenario.scenario import format_step, slot_of
 from harness.scenario.steps import BREAKS_AT, MP_STATES, WATCHES
 
 _NO_STEP: Mapping[str, str] = MappingProxyType(
-    {"forge": "it replaces what KVM's handlers see of an exit, which needs a module in the host's kernel"}
+    {"forge": "it replaces fields of an exit before KVM's handlers read them, which needs a kernel module"}
 )
 _PROTECTED = "userspace cannot read a protected VM's registers, nor write its code while it runs"
-AARCH32 = "the guest would run in AArch32 state, where the program cannot take it back"
+AARCH32 = "the guest would run in AArch32 state, in which the program cannot control it"
 _FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "rw": "0",
@@ -31,8 +31,8 @@ _FLAGS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def why_not(done: Done) -> str | None:
-    """Return why a program of userspace's own cannot do a step, None if it can."""
+def why_not_expressible(done: NumberedStep) -> str | None:
+    """Return why a userspace program cannot do a step, None if it can."""
     if CONTEXTS[done.context].machine == PROTECTED_MACHINE:
         return _PROTECTED
     step = done.step
@@ -70,8 +70,8 @@ class Code(NamedTuple):
     parts: frozenset[str] = frozenset()
 
 
-def code_of(done: Done, vcpu: str, *, once: bool = False) -> Code:
-    """Return the statements of a step; ``once``: of a guest step, a single KVM_RUN, whatever comes of it."""
+def code_of(done: NumberedStep, vcpu: str, *, once: bool = False) -> Code:
+    """Return the statements of a step; ``once``: for a guest step, a single KVM_RUN with any result."""
     comment = f"/* {format_step(done.step)} */"
     if done.word is not None:
         run, parts = ("run_once", {"one_run"}) if once else ("run_insn", set[str]())
@@ -81,16 +81,16 @@ def code_of(done: Done, vcpu: str, *, once: bool = False) -> Code:
 
 
 def home(address: int) -> str:
-    """Return where the host has a piece of the guest's memory, by its address in the default layout."""
+    """Return the host's address of a part of the guest's memory, by its address in the default layout."""
     return f"ram + {address - CODE.base:#x}"
 
 
 def slot_arguments(slot: Slot, vm: str) -> str:
-    """Return what vm_set_user_memory_region takes for a memory slot."""
+    """Return the arguments of vm_set_user_memory_region for a memory slot."""
     return f"{vm}, {slot.number}, {_FLAGS[slot.kind]}, {slot.base:#x}, {slot.size:#x}, {home(slot.home)}"
 
 
-def _host(done: Done, vcpu: str) -> tuple[tuple[str, ...], str]:
+def _host(done: NumberedStep, vcpu: str) -> tuple[tuple[str, ...], str]:
     """Return the statements of a host step, and the part that they call (empty: none)."""
     vm = f"{vcpu}->vm"
     match done.step.kind, done.step.args:
@@ -126,8 +126,8 @@ def _host(done: Done, vcpu: str) -> tuple[tuple[str, ...], str]:
 _DEBUG_FLAGS: Mapping[int, str] = MappingProxyType({1: "KVM_GUESTDBG_SINGLESTEP", 2: "KVM_GUESTDBG_USE_SW_BP"})
 
 
-def _debug(done: Done, vcpu: str) -> Iterator[str]:
-    """Yield the statements of a step of KVM_SET_GUEST_DEBUG; what was set before stays."""
+def _debug(done: NumberedStep, vcpu: str) -> Iterator[str]:
+    """Yield the statements of a step of KVM_SET_GUEST_DEBUG; earlier settings are kept."""
     arch = "debug.arch"
     match done.step.kind, done.step.args:
         case "debug", ("off",):

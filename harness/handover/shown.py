@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a finding can be shown without shadowfuzz: the steps that lead to it, and the values to compare behind them.
+"""Determine the steps that lead to a finding, and the values that a program without shadowfuzz can compare.
 
-Kept findings have theirs in ``corpus/regressions/shown.json``, so that nothing has to run for a mail or a program.
+For kept findings they are in ``corpus/regressions/shown.json``, so that a mail or a program needs no run.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step, format_scenario, instruction
 from harness.trace.events import USER, Switch, Trace
 from harness.trace.indexed import index_trace
-from harness.vm.alarms import what_is
+from harness.vm.alarms import describe_kind
 
 Value = int | str
 FORMAT = 1
-"""Of ``shown.json``."""
+"""Format version of ``shown.json``."""
 
 
 class Check(NamedTuple):
-    """A value that userspace can compare: what it is, which register, what is required, and what was seen.
+    """A value that userspace can compare: its kind, the register, the required and the observed value.
 
     ``how`` is one of ``register`` (what KVM_GET_ONE_REG returns before an entry), ``left`` (the same at an exit),
-    ``stop`` (the address at which the guest comes back), ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending),
-    ``slot`` (whether KVM takes the memory slot), ``step`` (whether the guest executes an instruction before it comes
-    back), ``debug`` (whether it comes back with KVM_EXIT_DEBUG), ``same`` (a register that a guest reads twice, another
-    VM runs between), ``log`` (whether the host's kernel complains of a function) or ``hidden`` (none of these).
+    ``stop`` (the address at which the guest exits), ``serror`` (whether KVM_GET_VCPU_EVENTS has one pending), ``slot``
+    (whether KVM accepts the memory slot), ``step`` (whether the guest executes an instruction before it exits),
+    ``debug`` (whether it exits with KVM_EXIT_DEBUG), ``same`` (a register that a guest reads twice, with a run of
+    another VM between), ``log`` (whether the host's kernel logs an alarm in a function) or ``hidden`` (none of these).
     """
 
     how: str
@@ -52,10 +52,10 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Where a finding was seen: on a target with a kernel, in a scenario, behind its first ``steps`` steps.
+    """The place of a finding: a target with a kernel, a scenario, the end of its first ``steps`` steps.
 
     ``context`` is the vCPU that the ``checks`` are about (number in ``layout.CONTEXTS``); without checks userspace
-    cannot see it, and ``hidden`` is what differs.
+    cannot observe it, and ``hidden`` has the differences.
     """
 
     target: str
@@ -68,8 +68,8 @@ class Shown:
     hidden: tuple[Check, ...] = ()
 
 
-class Done(NamedTuple):
-    """A step of a scenario: its number, who does it, and of a guest step address and instruction word."""
+class NumberedStep(NamedTuple):
+    """A step of a scenario: its number, its vCPU, and for a guest step address and instruction word."""
 
     number: int
     step: Step
@@ -78,21 +78,21 @@ class Done(NamedTuple):
     word: int | None
 
 
-def steps_done(scenario: Scenario, end: int) -> Iterator[Done]:
-    """Yield the first ``end`` steps, each with the vCPU of its turn; ``vcpu`` steps have the one that they name."""
+def steps_done(scenario: Scenario, end: int) -> Iterator[NumberedStep]:
+    """Yield the first ``end`` steps, each with its vCPU; ``vcpu`` steps have the one that they name."""
     first = context = first_context(scenario)
     at = {place.step: place for place in placed(scenario)}
     for number, step in enumerate(scenario.steps[:end]):
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
-        yield Done(number, step, context, at[number].address if number in at else 0, instruction(step))
+        yield NumberedStep(number, step, context, at[number].address if number in at else 0, instruction(step))
 
 
 _STORES = frozenset({"write", "str", "strb", "strh", "stp", "stxr", "str_pre", "str_simd"})
 
 
-def needed_steps(shown: Shown) -> tuple[Done, ...]:
-    """Return the steps that lead to what is shown: none of other VMs, unless they may have their part in it."""
+def needed_steps(shown: Shown) -> tuple[NumberedStep, ...]:
+    """Return the steps that lead to the finding, without those of other VMs unless they may contribute to it."""
     done = tuple(steps_done(shown.scenario, shown.steps))
     machine = CONTEXTS[shown.context].machine
     others = [each for each in done if CONTEXTS[each.context].machine != machine]
@@ -109,7 +109,7 @@ _VSE = 1 << 8
 
 
 def check_of(divergence: Divergence) -> Check | None:
-    """Return what userspace can compare of a divergence; None: it sees nothing of it."""
+    """Return the check of a divergence that userspace can do; None: it cannot observe it."""
     name, expected, observed = divergence.register, divergence.expected, divergence.observed
     relation, numbers = divergence.relation, isinstance(expected, int) and isinstance(observed, int)
     if name == "hcr_el2" and isinstance(expected, int) and isinstance(observed, int):
@@ -134,9 +134,10 @@ def check_of(divergence: Divergence) -> Check | None:
 
 
 def step_at(scenario: Scenario, trace: Trace, event: int) -> int:
-    """Return the step that the guest had come to at an event; -1: none yet.
+    """Return the step that the guest had reached at an event; -1: none yet.
 
-    A guest that leaves its code is brought back behind the step that sent it away, or that it had come to.
+    The agent moves a guest that left its code to the instruction after the step at which it left, or which it had
+    reached.
     """
     context, current = trace.events[event].context, -1
     mine = {place.address: place.step for place in placed(scenario) if place.context == context}
@@ -146,7 +147,7 @@ def step_at(scenario: Scenario, trace: Trace, event: int) -> int:
         place, pc = place_of(scenario, entry, exit_), exit_.values[exceptions.PC]
         if place.step is not None:
             current = place.step
-        elif pc - 4 in mine:  # the trap behind the last step
+        elif pc - 4 in mine:  # the trap after the last step
             current = mine[pc - 4]
         else:
             behind = [step for step in mine.values() if current < step <= exit_.step]
@@ -159,11 +160,11 @@ _LEAVING = frozenset({"br", "eret"})
 
 
 def _end(scenario: Scenario, trace: Trace, divergence: Divergence) -> int:
-    """Return how many steps there are up to what shows a divergence."""
+    """Return the number of steps up to the event that shows a divergence."""
     event = trace.events[divergence.event]
     begin = step_at(scenario, trace, divergence.event) + 1
     stop = _STOPS_AT.fullmatch(str(divergence.expected))
-    if stop is not None:  # a step ends with the instruction that it begins with
+    if stop is not None:  # a software step ends after one instruction
         (entry,) = (entry for index, entry, _ in index_trace(trace).runs if index == divergence.event)
         at = entry.values[exceptions.PC] if "step" in stop[0] else int(stop[1], 16)
         here = (p.step + 1 for p in placed(scenario) if p.context == event.context and p.address == at)
@@ -178,13 +179,13 @@ def _end(scenario: Scenario, trace: Trace, divergence: Divergence) -> int:
     if divergence.register == "step_begins":
         return min(end + 1, len(scenario.steps))
     if divergence.register == "hcr_el2" and not _resets(scenario.steps[begin:end]):
-        # PSCI resets a vCPU where it runs again.
+        # PSCI CPU_ON resets a vCPU when it runs again.
         end = min(end + 1, len(scenario.steps))
     return end
 
 
 def _came_back(trace: Trace, event: int) -> bool:
-    """Whether KVM_RUN came back by itself when userspace stepped the guest last before an event."""
+    """Whether KVM_RUN returned by itself when userspace last stepped the guest before an event."""
     context = trace.events[event].context
     users = [e for e in trace.events[:event] if isinstance(e, Switch) and e.kind == USER and e.context == context]
     return next((not user.error for user in reversed(users) if user.stepped), False)
@@ -195,7 +196,7 @@ def _resets(steps: Iterable[Step]) -> bool:
 
 
 class Origin(NamedTuple):
-    """Where a trace comes from: target, kernel release, the scenario's name."""
+    """The origin of a trace: target, kernel release, the scenario's name."""
 
     target: str
     kernel: str
@@ -205,25 +206,25 @@ class Origin(NamedTuple):
 def shown_in(
     origin: Origin, scenario: Scenario, trace: Trace, checked: CheckResult, wanted: Callable[[Divergence], bool]
 ) -> Iterator[Shown]:
-    """Yield each place of a trace where wanted divergences can be seen by userspace, or all that cannot if none can."""
+    """Yield each place of a trace with a wanted divergence that userspace can observe; if there is none, all places."""
     hidden: list[Divergence] = []
     places: dict[tuple[int, int], list[Check]] = {}
     for divergence in filter(wanted, checked.unexplained):
         check = check_of(divergence)
         if divergence.register == "step_begins" and not _came_back(trace, divergence.event):
-            check = None  # a signal ended KVM_RUN at the right moment, which a program cannot do
+            check = None  # a signal ended KVM_RUN at this exact point, which a program cannot reproduce
         if check is None or trace.events[divergence.event].step >= len(scenario.steps):
-            hidden.append(divergence)  # nothing to see, or behind the last step
+            hidden.append(divergence)  # not observable, or after the last step
             continue
         context = trace.events[divergence.event].context
         checks = places.setdefault((_end(scenario, trace, divergence), context), [])
         if check not in checks:
             checks.append(check)
     for (end, context), checks in places.items():
-        sure = tuple(_sure(checks, scenario.steps[:end], checked.status))
+        sure = tuple(_independent_of_time(checks, scenario.steps[:end], checked.status))
         shown = Shown(*origin, scenario, end, context, sure)
         if any(check.how == "stop" and check.expected in VECTORS for check in sure) and len(last_run(shown)) > 1:
-            continue  # the interrupt may come earlier where the guest comes back behind each instruction
+            continue  # the interrupt may arrive earlier if the guest exits after each instruction
         yield shown
     if not places and hidden:
         first = hidden[0]
@@ -234,10 +235,10 @@ def shown_in(
 _AFTER_AN_EXCEPTION = frozenset({"pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1"})
 
 
-def _sure(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[Check]:
-    """Yield the checks that do not depend on when KVM does what it must.
+def _independent_of_time(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[Check]:
+    """Yield the checks that do not depend on the time at which KVM acts.
 
-    An SError is taken by KVM or by the CPU.  A guest that walks the same tables again and again goes on in its vectors.
+    An SError is taken by KVM or by the CPU.  A guest that repeats the same translation fault continues in its vectors.
     """
     late = any(step.kind == "serror" for step in steps)
     others = any(check.register not in _AFTER_AN_EXCEPTION for check in checks)
@@ -251,14 +252,14 @@ def _sure(checks: list[Check], steps: Iterable[Step], status: str) -> Iterator[C
         yield check
 
 
-def reads_of(shown: Shown, check: Check) -> tuple[Done, ...]:
+def reads_of(shown: Shown, check: Check) -> tuple[NumberedStep, ...]:
     """Return the steps that read the register of a check, by MRS, on its vCPU."""
     done = (each for each in needed_steps(shown) if each.context == shown.context and each.step.kind == "mrs")
     return tuple(each for each in done if each.step.args[1] == check.register)
 
 
-def last_run(shown: Shown) -> tuple[Done, ...]:
-    """Return the guest steps behind the last host step."""
+def last_run(shown: Shown) -> tuple[NumberedStep, ...]:
+    """Return the guest steps after the last host step."""
     done = needed_steps(shown)
     host = [i for i, each in enumerate(done) if each.word is None]
     return done[host[-1] + 1 :] if host else done
@@ -268,14 +269,14 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def log_checks(kind: str, function: str) -> tuple[Check, ...]:
-    """Return the check of a complaint of the host's kernel (:mod:`harness.vm.alarms`); none if it names no function."""
-    return (Check("log", function, "no complaint", what_is(kind)),) if _FUNCTION.fullmatch(function) else ()
+    """Return the check of an alarm of the host's kernel (:mod:`harness.vm.alarms`); empty if it names no function."""
+    return (Check("log", function, "no complaint", describe_kind(kind)),) if _FUNCTION.fullmatch(function) else ()
 
 
 def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name: 0) -> Shown | None:
-    """Return the one that is best to show: it can be checked, shows little else, is not debugged, has few steps.
+    """Return the best one to report: it has a check, shows few other findings, does not use debugging, has few steps.
 
-    ``others`` is how many other findings a scenario shows, by its name.
+    ``others`` returns the number of other findings that a scenario shows, by its name.
     """
 
     def rank(shown: Shown) -> tuple[bool, bool, int, int, int, str]:
@@ -287,7 +288,7 @@ def simplest(found: Iterable[Shown], others: Callable[[str], int] = lambda name:
 
 
 def to_json(found: Mapping[str, Shown]) -> str:
-    """Return what kept findings show as JSON, by their ids; a scenario by its name, with a digest of its text."""
+    """Return the places of kept findings as JSON, by their ids; a scenario by its name, with a digest of its text."""
     rows = {
         id_: {
             "target": shown.target,
@@ -305,9 +306,9 @@ def to_json(found: Mapping[str, Shown]) -> str:
 
 
 def load_shown(path: Path, scenarios: Callable[[str], Scenario]) -> Mapping[str, Shown]:
-    """Return what kept findings show, by their ids; ``scenarios`` gives a scenario by its name.
+    """Return the places of kept findings, by their ids; ``scenarios`` returns a scenario by its name.
 
-    InputError: the file cannot be read, or is none that :func:`to_json` wrote.
+    InputError: the file cannot be read, or was not written by :func:`to_json`.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -315,7 +316,7 @@ def load_shown(path: Path, scenarios: Callable[[str], Scenario]) -> Mapping[str,
             raise InputError(str(path), None, f"format: expected {FORMAT}")
         return {id_: _shown(row, scenarios) for id_, row in document["findings"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(str(path), None, f"not what kept findings show: {type(error).__name__} {error}") from error
+        raise InputError(str(path), None, f"not places of kept findings: {type(error).__name__} {error}") from error
 
 
 def _shown(row: Mapping[str, Any], scenarios: Callable[[str], Scenario]) -> Shown:

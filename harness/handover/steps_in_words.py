@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a scenario in the words of the KVM API and in assembly, for a reader who does not know scenarios."""
+"""Describe the steps of a scenario as KVM API calls and assembly, for a reader who does not know scenarios."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINES: Mapping[str, str] = MappingProxyType({"spi": "SPI", "ppi": "PPI"})
 
 def _vcpu(name: str) -> str:
     machine = next(context.machine for context in CONTEXTS if context.name == name)
-    return f"vCPU {name.rpartition('.')[2]} of {_MACHINES.get(machine, 'the first VM')} from here on"
+    return f"continues with vCPU {name.rpartition('.')[2]} of {_MACHINES.get(machine, 'the first VM')}"
 
 
 _WORDS: Mapping[str, Callable[..., str]] = MappingProxyType(
@@ -44,13 +44,13 @@ _WORDS: Mapping[str, Callable[..., str]] = MappingProxyType(
             f"KVM_SET_GUEST_DEBUG: watchpoint {number}, {address:#x}, {length} bytes, {accesses}"
         ),
         "vcpu": _vcpu,
-        "forge": lambda field, value: f"(a module makes the exit read {field} = {value:#x})",
+        "forge": lambda field, value: f"(a module replaces {field} of the exit by {value:#x})",
     }
 )
 
 
 def step_in_words(step: Step) -> str:
-    """Return a step as assembly, or as what userspace does, at most 58 characters."""
+    """Return a step as assembly, or as userspace's action, in at most 58 characters."""
     if KINDS[step.kind].side is Actor.GUEST:
         return format_step(step)
     arguments: tuple[Any, ...] = step.args
@@ -58,7 +58,7 @@ def step_in_words(step: Step) -> str:
 
 
 def registers_in_words(scenario: Scenario) -> Iterator[str]:
-    """Yield what a guest starts with: registers, words of memory, memory slots."""
+    """Yield the initial state of a guest: registers, words of memory, memory slots."""
     yield from (f"{name} = {value:#x}" for name, value in scenario.registers)
     yield from (f"memory at {address:#x}: {value:#x}" for address, value in scenario.boot)
     for slot in scenario.slots:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets in words that a reader without shadowfuzz knows: the kernel's release, and how KVM runs."""
+"""Describe targets for a reader without shadowfuzz: the kernel's release, and KVM's mode."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DEFAULT = "6.1"
 
 
 def mode_of(target: str) -> str:
-    """Return how KVM runs on a target; of one that is none of the project's, its name."""
+    """Return KVM's mode on a target; for a target that is not the project's, its name."""
     found = _TARGET.match(target)
     return target if found is None else MODES[found[2]]
 
 
 def without_targets(text: str) -> str:
-    """Return a text with the project's targets as releases and modes."""
+    """Replace the project's targets in a text by releases and modes."""
     return _TARGET.sub(lambda found: f"{(found[3] or found[1] or _DEFAULT).rstrip('.')} ({MODES[found[2]]})", text)
 
 
@@ -30,7 +30,7 @@ _EXITS: Mapping[str, str] = MappingProxyType({row.name: row.what for row in EXCE
 
 
 def exit_in_words(exit_class: str) -> str:
-    """Return when something was seen, by the class of the exit before it: the beginning of a sentence."""
+    """Return the beginning of a sentence about an event after an exit of a class."""
     if exit_class == "RESET":
         return "After a reset (KVM_ARM_VCPU_INIT or PSCI CPU_ON)"
     if exit_class == "FIRST":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model of SeKVM's VCPUOps and VCPUOpsAux at four levels over one state (docs/spec/model.md).
+"""Model SeKVM's VCPUOps and VCPUOpsAux at four levels over one state (docs/spec/model.md).
 
 ``spec``, ``low``, ``body`` and ``kernel`` are the levels; a level is never repaired to agree with another one, or with
 KVM.  ``evaluate`` is pure: it copies the state, runs one function of one level on the copy, and returns an ``Outcome``.
-``replay`` applies a level to a recorded round, ``memoised_replay`` does it faster, ``prediction`` is what comes of it.
+``replay`` applies a level to a recorded round, ``memoised_replay`` does it faster, ``prediction`` is the result.
 Imports ``trace`` and rooms before it.
 """
 
@@ -22,7 +22,7 @@ VM_ARGS: tuple[str, ...] = ("vmid", "vcpuid")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of a layer: what its arguments are called."""
+    """A function of a layer: the names of its arguments."""
 
     layer: str
     name: str
@@ -50,7 +50,7 @@ CODE: Mapping[tuple[str, str], Callable[..., None]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one level made of a state: the final state, or why it is undefined; and the decisions it took."""
+    """The result of one level: the final state, or why it is undefined; and the decisions that it took."""
 
     state: RData | None
     undefined: str | None
@@ -60,7 +60,7 @@ class Outcome:
 def evaluate(level: str, layer: str, function: str, state: RData, args: tuple[int, ...] = ()) -> Outcome:
     """Run ``function`` of ``layer`` at ``level`` on a copy of ``state``.
 
-    Raises ``KeyError`` if there is no such level or function in that layer.
+    KeyError: the level, or the function in that layer, does not exist.
     """
     if FUNCTION[function].layer != layer:
         raise KeyError((layer, function))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``body``: the C code as the proof sees it (``*_body``; docs/spec/model.md sections 4 and 5).
+"""Define level ``body``: the C code in the form that the proof uses (``*_body``; docs/spec/model.md sections 4 and 5).
 
-Arithmetic is modulo 2^64 (2^32 for ids and indices).  A primitive's result that does not fit its C type stops the
-code: :class:`~harness.model.state.Undefined` with a reason that starts with ``stuck:``.
-VCPUOpsAux stands on the primitives of AbstractMachine, VCPUOps on them and on VCPUOpsAux at level ``spec``.
+Arithmetic is modulo 2^64 (2^32 for ids and indices).  A primitive's result that does not fit its C type is undefined:
+:class:`~harness.model.state.Undefined` with a reason that starts with ``stuck:``.  VCPUOpsAux uses the primitives of
+AbstractMachine; VCPUOps uses them and VCPUOpsAux at level ``spec``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def prep_wfx(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
-    """``dirty := 1``, reveal what the PSCI function in x0 takes; SYSTEM_OFF powers the VM off."""
+    """``dirty := 1``, reveal the arguments of the PSCI function in x0; SYSTEM_OFF powers the VM off."""
     psci_fn = _u64(d, "get_shadow_ctxt", machine.get_shadow_ctxt(d, vmid, vcpuid, 0))
     machine.set_shadow_dirty_bit(d, vmid, vcpuid, 1)
     machine.set_int_gpr(d, vmid, vcpuid, 0, psci_fn)
@@ -86,8 +86,8 @@ def _reveal(d: RData, vmid: int, vcpuid: int, last: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction and reveals the register.
 
-    Oddities (docs/spec/model.md section 4): the oracle is asked, MMIO or not; the address is modulo 2^64; ``1 << Rd``
-    is a signed 32-bit shift.
+    Oddities (docs/spec/model.md section 4): the oracle is queried, for MMIO or not; the address is modulo 2^64; ``1 <<
+    Rd`` is a signed 32-bit shift.
     """
     esr = _u64(d, "get_int_esr", machine.get_int_esr(d, vmid, vcpuid))
     rd = (esr // 65536) & 31
@@ -104,13 +104,13 @@ def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def signed_bit(n: int) -> int:
-    """``1 << n`` as a signed 32-bit shift, then converted to 64 bits: bit 31 arrives as 0xFFFF_FFFF_8000_0000."""
+    """Return ``1 << n`` as a signed 32-bit shift, converted to 64 bits: bit 31 becomes 0xFFFF_FFFF_8000_0000."""
     bit = (1 << n) & MASK32
     return bit + (bit >> 31) * (MASK64 - MASK32)
 
 
 def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
-    """Take every dirty general register from the host, each at its own oracle position."""
+    """Take every dirty general-purpose register from the host, each at its own oracle position."""
     dirty = _u64(d, "get_shadow_dirty_bit", machine.get_shadow_dirty_bit(d, vmid, vcpuid))
     for i in range(31):
         if d.decide("sync_dirty_to_shadow.dirty", (dirty & ((1 << i) & MASK32)) != 0):
@@ -173,7 +173,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 
 
 def save_shadow_kvm_regs(d: RData) -> None:
-    """After an exit: the helper that the exception class asks for, or panic.
+    """After an exit: run the helper of the exception class, or panic.
 
     Oddity (docs/spec/model.md section 5): the ESR is read through ``get_shadow_esr``.
     """
@@ -198,7 +198,7 @@ def save_shadow_kvm_regs(d: RData) -> None:
 
 
 def restore_shadow_kvm_regs(d: RData) -> None:
-    """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
+    """Before an entry: reset if ``dirty`` is INVALID64, else apply the bits of ``dirty``, then map the faulting page.
 
     Oddities (docs/spec/model.md section 5): a VM with ``inc_exe`` is not reset, which costs a round of the VM lock
     (``is_inc_exe`` is not in the lemma's layer interface); the fault address must be at least 4096; PC plus 4 wraps.

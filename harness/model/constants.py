@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges, constants and index tables of the model, as rows (docs/spec/model.md sections 2.1 and 2.2).
+"""Define ranges, constants and index tables of the model, as rows (docs/spec/model.md sections 2.1 and 2.2).
 
-Predicates use ``&`` where ``and`` would do, so that the same code also runs on symbolic values.
+Predicates use ``&`` instead of ``and``, so that the same code also runs on symbolic values.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def is_pfn(v: int) -> bool:
 
 
 def phys_page(pte: int) -> int:
-    """The physical address in a page table entry."""
+    """Return the physical address in a page table entry."""
     return pte & PHYS_MASK & PAGE_MASK
 
 
-# Where each field of a context lives in the record of the SeKVM Coq sources (docs/spec/model.md section 2).  Order
-# matters: it is the order of that record for the Coq export, and the order of counterexample tables.
+# The field of the Coq record for each field of a context (docs/spec/model.md section 2).  The Coq export and
+# counterexample tables use this order.
 GPRS: tuple[str, ...] = tuple(f"x{i}" for i in range(31))
 FP: tuple[str, ...] = (*(f"fp_q{i}" for i in range(32)), "fp_fpsr", "fp_fpcr")
 STATES: tuple[str, ...] = ("pc", "pstate", "dirty", "flags", "esr_el1", "spsr_0")
@@ -133,7 +133,7 @@ SYSTEM: tuple[str, ...] = (
     *("far_el2", "hpfar_el2"),
 )
 REGS: tuple[str, ...] = (*GPRS, *FP, *SYSTEM)
-# What only the kernel's context has: SPSR by mode, and slots of sys_regs[] that the proof has no name for.
+# Fields that only the kernel's context has: SPSR by mode, and slots of sys_regs[] without a name in the proof.
 KERNEL_ONLY: tuple[str, ...] = (
     *("spsr_abt", "spsr_und", "spsr_irq", "spsr_fiq", "sys_regs_0", "zcr_el1", "mdccint_el1", "disr_el1"),
     *(f"sys_regs_{i}" for i in range(26, 61)),
@@ -147,7 +147,7 @@ RECORD_OF: Mapping[str, str] = MappingProxyType(
 CTXT_FIELDS: tuple[str, ...] = (*REGS, *STATES, *TRAP_REGS, *KERNEL_ONLY)
 
 # Index table of get_shadow_ctxt / set_shadow_ctxt in the proof (docs/spec/model.md section 2.2).  An index that is not
-# here, 31, 34, 37..40 and 69 among them, reads as 0 and ignores writes.
+# here (31, 34, 37..40, 69 and others) reads as 0 and ignores writes.
 SHADOW_FIELD: Mapping[int, str] = MappingProxyType(
     {i: f"x{i}" for i in range(31)}
     | {32: "pc", 33: "pstate", 35: "elr_el1", 36: "spsr_el1"}
@@ -162,7 +162,7 @@ PC, PSTATE, ELR_EL1, FAR_EL2, HPFAR_EL2, EC, DIRTY, FLAGS = 32, 33, 35, 41, 42, 
 SYSREGS_START = 47
 MPIDR_EL1, ACTLR_EL1, ESR_EL1, SPSR_0, ESR_EL2 = 47, 50, 55, 71, 72
 
-# The same table in the kernel: 0..40 one flat array, 41..46 fields of their own, then sys_regs[index - 47].
+# The same table in the kernel: 0..40 are one flat array, 41..46 separate fields, then sys_regs[index - 47].
 KERNEL_FLAT: tuple[str, ...] = (
     *GPRS,
     *("sp_el0", "pc", "pstate", "sp_el1", "elr_el1"),
@@ -181,7 +181,7 @@ KERNEL_ESR_EL1 = 51  # V_ESR_EL1 = 41 + 10, in the kernel's numbering ACTLR_EL1
 KERNEL_SPSR_0 = 8  # V_SPSR_0, which is x8
 KERNEL_MPIDR_EL1, KERNEL_ACTLR_EL1 = 1, 4
 
-# get_sys_reg_desc_val in the kernel: a table looked up by position, in an order that is not the numbering's.
+# get_sys_reg_desc_val in the kernel: a table indexed by position, in an order that differs from the numbering.
 KERNEL_REG_DESC: Mapping[int, int] = MappingProxyType(
     {3: 0x00C5_0078}
     | dict.fromkeys((2, 9, 11, 13, 15, 20, 21, 22, 23), 0)
@@ -190,10 +190,10 @@ KERNEL_REG_DESC: Mapping[int, int] = MappingProxyType(
 
 
 def ctxt_id(vmid: int, vcpuid: int) -> int:
-    """The proof's index of a shadow context."""
+    """Return the proof's index of a shadow context."""
     return vmid * 8 + vcpuid
 
 
 def kernel_ctxt_id(vmid: int, vcpuid: int) -> int:
-    """The kernel's index of a shadow context: vCPUs 4..7 alias the next VM's (docs/spec/model.md section 2)."""
+    """Return the kernel's index of a shadow context: vCPUs 4..7 alias the next VM's (docs/spec/model.md section 2)."""
     return vmid * 4 + vcpuid

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``kernel``: what the deployed C does, over the deployed C's primitives (docs/spec/model.md sections 4 and 5).
+"""Define level ``kernel``: the deployed C code over its own primitives (docs/spec/model.md sections 4 and 5).
 
-Nothing is relied on; ``kernel`` calls ``kernel`` all the way down.
+It has no preconditions; ``kernel`` functions call only ``kernel`` functions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def prep_wfx(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
-    """Reveal x0 and what the PSCI function takes; SYSTEM_OFF powers the VM off.
+    """Reveal x0 and the arguments of the PSCI function; SYSTEM_OFF powers the VM off.
 
     Oddities (docs/spec/model.md section 4): x0 is marked for known functions; AFFINITY_INFO has the standard's id.
     """
@@ -104,7 +104,7 @@ def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
-    """Take every dirty general register from the host's copy; ``dirty`` is read as 32 bits."""
+    """Take every dirty general-purpose register from the host's copy; ``dirty`` is read as 32 bits."""
     dirty = machine.get_shadow_dirty_bit(d, vmid, vcpuid)
     for i in range(31):
         if d.decide("sync_dirty_to_shadow.dirty", (dirty & ((1 << i) & MASK32)) != 0):
@@ -154,7 +154,7 @@ def update_exception_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -> None:
-    """Map the page that the host's walk found, with its level as it is.
+    """Map the page that the host's walk found, at the level of the walk.
 
     Oddity (docs/spec/model.md section 4): the C has no ``addr`` argument, it takes the address from ``hpfar_el2``.
     """
@@ -168,7 +168,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 
 
 def save_shadow_kvm_regs(d: RData) -> None:
-    """After an exit: the helper that the exception class asks for, or a message; BRK64 is treated as WFx."""
+    """After an exit: run the helper of the exception class, or print a message; BRK64 is treated as WFx."""
     vmid = machine.get_cur_vmid(d)
     vcpuid = machine.get_cur_vcpuid(d)
     ec = machine.get_shadow_ctxt(d, vmid, vcpuid, EC)
@@ -192,10 +192,10 @@ def save_shadow_kvm_regs(d: RData) -> None:
 
 
 def restore_shadow_kvm_regs(d: RData) -> None:
-    """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
+    """Before an entry: reset if ``dirty`` is INVALID64, else apply the bits of ``dirty``, then map the faulting page.
 
     Oddities (docs/spec/model.md section 5): a failed image search does not stop the reset; registers are taken only if
-    ``dirty`` is not 0; the mapping is asked for by a bit of ``flags``, which end as 0.
+    ``dirty`` is not 0; a bit of ``flags`` requests the mapping; ``flags`` are 0 at the end.
     """
     vmid = machine.get_cur_vmid(d)
     vcpuid = machine.get_cur_vcpuid(d)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of a lock and their event logs, at the levels spec, low and body (docs/spec/model.md section 7).
+"""Model lock rounds and their event logs, at the levels spec, low and body (docs/spec/model.md section 7).
 
-One CPU and no foreign events.  An ``OPUSH`` event carries what the round wrote to the shared object: with the
-same object before, equal writes are the same new value, and a log stays short.
+One CPU and no events of others.  An ``OPUSH`` event has the values that the round wrote to the shared object: for the
+same object, equal writes give the same new value, and the log stays short.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def check_free(d: RData, lock: int) -> None:
 
 
 def acquire(d: RData, lock: int) -> None:
-    """Take a lock: ``WAIT_LOCK(10)``, then ``OPULL(id)``; ``tstate := 0``.  Undefined unless it is free."""
+    """Acquire a lock: ``WAIT_LOCK(10)``, then ``OPULL(id)``; ``tstate := 0``.  Undefined unless it is free."""
     check_free(d, lock)
     d.note(lock, ("WAIT_LOCK", WAIT_BOUND), ("OPULL", lock))
     d.lock[lock] = True
@@ -29,7 +29,7 @@ def acquire(d: RData, lock: int) -> None:
 
 
 def release(d: RData, lock: int, *written: object) -> None:
-    """Give a lock back: the object's new value, then ``REL_LOCK``; ``tstate := 1``."""
+    """Release a lock: ``OPUSH`` of the object's new value, then ``REL_LOCK``; ``tstate := 1``."""
     d.note(lock, ("OPUSH", lock, *written), REL_LOCK)
     d.lock[lock] = False
     d.tstate = 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``low``: specifications put together from the primitives' (``*_spec0``) (docs/spec/model.md sections 4 and 5).
+"""Define level ``low``: specifications composed of the primitives' (``*_spec0``; docs/spec/model.md sections 4 and 5).
 
-VCPUOpsAux stands on the primitives of AbstractMachine, VCPUOps on them and on VCPUOpsAux at level ``spec``.
-Numbers are unbounded here.
+VCPUOpsAux uses the primitives of AbstractMachine; VCPUOps uses them and VCPUOpsAux at level ``spec``.  Numbers are
+unbounded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def prep_wfx(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
-    """``dirty := 1``, reveal what the PSCI function in x0 takes; SYSTEM_OFF powers the VM off."""
+    """``dirty := 1``, reveal the arguments of the PSCI function in x0; SYSTEM_OFF powers the VM off."""
     _rely_vm(d, vmid, vcpuid)
     psci_fn0 = machine.get_shadow_ctxt(d, vmid, vcpuid, 0)
     d.rely("is_int64 x0", is_int64(psci_fn0))
@@ -93,7 +93,7 @@ def _reveal(d: RData, vmid: int, vcpuid: int, last: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction and reveals the register.
 
-    Oddity (docs/spec/model.md section 4): outside MMIO space the result is the state *before* the oracle was asked.
+    Oddity (docs/spec/model.md section 4): outside MMIO space the result is the state *before* the query of the oracle.
     """
     _rely_vm(d, vmid, vcpuid)
     logn = d.data_log.get(vmid, 0)
@@ -118,10 +118,10 @@ def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
-    """Take dirty general registers from the host.
+    """Take dirty general-purpose registers from the host.
 
-    Oddity (docs/spec/model.md section 4): each round starts again from the state at the loop's start, so only what the
-    last dirty round did survives, its position included.
+    Oddity (docs/spec/model.md section 4): each iteration starts from the state at the loop's start, so only the effect
+    of the last dirty iteration remains, including its position.
     """
     _rely_vm(d, vmid, vcpuid)
     dirty = machine.get_shadow_dirty_bit(d, vmid, vcpuid)
@@ -156,7 +156,8 @@ def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
     """``set_shadow_ctxt(i, reset value)`` for ``i`` = 1..24.
 
-    Oddity (docs/spec/model.md section 4): no ``SYSREGS_START`` in the index: ``x1..x24`` are written, no oracle asked.
+    Oddity (docs/spec/model.md section 4): no ``SYSREGS_START`` in the index: ``x1..x24`` are written, without a query
+    of the oracle.
     """
     _rely_vm(d, vmid, vcpuid)
     for i in range(1, SHADOW_SYS_REGS_SIZE + 1):
@@ -202,7 +203,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 
 
 def save_shadow_kvm_regs(d: RData) -> None:
-    """After an exit: the helper that the exception class asks for, or panic.
+    """After an exit: run the helper of the exception class, or panic.
 
     Oddity (docs/spec/model.md section 5): the ESR is read through ``get_shadow_ctxt(72)``.
     """
@@ -231,7 +232,7 @@ def save_shadow_kvm_regs(d: RData) -> None:
 
 
 def restore_shadow_kvm_regs(d: RData) -> None:
-    """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
+    """Before an entry: reset if ``dirty`` is INVALID64, else apply the bits of ``dirty``, then map the faulting page.
 
     Oddity (docs/spec/model.md section 5): relies on ``is_addr pc`` before it adds 4, which does not wrap.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitives of AbstractMachine as the levels spec, low and body see them (docs/spec/model.md section 3).
+"""Define the primitives of AbstractMachine for the levels spec, low and body (docs/spec/model.md section 3).
 
-Unless a docstring says otherwise: when halted, getters give 0, nothing is taken from an oracle and setters do
-nothing; after that ``is_vmid vmid`` and ``is_vcpu vcpuid`` are relied on.  :mod:`harness.model.machine_kernel` has the
-same names and signatures for what the deployed C does.
+Unless a docstring says otherwise: when halted, getters return 0, oracles do not advance and setters do nothing;
+otherwise ``is_vmid vmid`` and ``is_vcpu vcpuid`` are preconditions.  :mod:`harness.model.machine_kernel` has the same
+names and signatures for the deployed C.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ def get_int_esr(d: RData, vmid: int, vcpuid: int) -> int:
 
 
 def set_int_gpr(d: RData, vmid: int, vcpuid: int, index: int, value: int) -> None:
-    """Nothing at all in the proof's state, also when halted; the model notes what the host was told.
+    """Change nothing in the proof's state, also when halted; the model records the revealed value.
 
-    A halted core tells nothing, so nothing is noted then.
+    A halted core reveals nothing, so nothing is recorded then.
     """
     if not d.halt:
         d.revealed.append((vmid, vcpuid, index, value))
@@ -189,7 +189,7 @@ def read_actlr_el1(d: RData) -> int:
 
 
 def get_exception_vector(d: RData, pstate: int) -> int:
-    """The parameter ``exception_vector(pstate)``; looks neither at halt nor at anything else."""
+    """The parameter ``exception_vector(pstate)``; independent of halt and of the state."""
     return d.exception_vector(pstate)
 
 
@@ -236,7 +236,7 @@ def search_load_info(d: RData, vmid: int, addr: int) -> int:
 
 
 def set_vm_poweroff(d: RData, vmid: int) -> None:
-    """``vm_state := POWEROFF`` in one round of the VM lock; relies on ``is_vmid`` before it looks at halt."""
+    """``vm_state := POWEROFF`` in one round of the VM lock; relies on ``is_vmid`` even when halted."""
     d.rely("is_vmid vmid", is_vmid(vmid))
     if d.halt:
         return

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitives of the deployed C (docs/spec/model.md section 3): signatures as in :mod:`harness.model.machine`.
+"""Define the primitives of the deployed C (docs/spec/model.md section 3), signatures as in
+:mod:`harness.model.machine`.
 
-Nothing is relied on and nothing halts.  What the proof takes from an oracle is read from the host-visible copy.
-Locks are taken and given back, which leaves no trace: logs belong to the proof levels.
+They have no preconditions and never halt.  Values that the proof takes from an oracle are read from the host-visible
+copy.  Locks are acquired and released without a log: logs exist only at the proof levels.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def set_shadow_dirty_bit(d: RData, vmid: int, vcpuid: int, value: int) -> None:
 
 
 def get_int_gpr(d: RData, vmid: int, vcpuid: int, index: int) -> int:
-    """The host-visible ``x[index]``; 31 is the host-visible ``sp``; 32 and up really stops."""
+    """The host-visible ``x[index]``; 31 is the host-visible ``sp``; 32 and up crashes."""
     if d.halt:
         return 0
     return d.host(vmid, vcpuid)[_host_gpr(d, index)]
@@ -107,7 +108,7 @@ def get_int_esr(d: RData, vmid: int, vcpuid: int) -> int:
 
 
 def set_int_gpr(d: RData, vmid: int, vcpuid: int, index: int, value: int) -> None:
-    """The host-visible ``x[index] := value`` (31: ``sp``); 32 and up really stops."""
+    """The host-visible ``x[index] := value`` (31: ``sp``); 32 and up crashes."""
     if d.halt:
         return
     d.decide("set_int_gpr.sp", index == 31)
@@ -154,7 +155,7 @@ def reset_fp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def get_sys_reg_desc_val(d: RData, index: int) -> int:
-    """A table looked up by position; its order is not the numbering's, so values land in foreign registers."""
+    """A table indexed by position; its order differs from the numbering, so values are written to other registers."""
     return 0 if d.halt else KERNEL_REG_DESC.get(index, 0)
 
 
@@ -173,7 +174,7 @@ def panic(d: RData) -> None:
 
 
 def search_load_info(d: RData, vmid: int, addr: int) -> int:
-    """As the proof's, without preconditions; ``base + size`` wraps at 2^64."""
+    """As in the proof, without preconditions; ``base + size`` wraps at 2^64."""
     if d.halt:
         return 0
     info, result = d.info(vmid), 0
@@ -185,7 +186,7 @@ def search_load_info(d: RData, vmid: int, addr: int) -> int:
 
 
 def set_vm_poweroff(d: RData, vmid: int) -> None:
-    """Clears a flag ``powered_on`` of its own; ``vm_state`` stays."""
+    """Clear the kernel's flag ``powered_on``; ``vm_state`` is unchanged."""
     if d.halt:
         return
     d.vminfos[vmid] = replace(d.info(vmid), powered_on=0)

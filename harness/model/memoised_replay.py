@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions without running the model each time: what decided one run is noted, and asked of the next round first.
+"""Predict a round from a recorded execution path of the model, if its conditions hold, without running the model.
 
-Nothing of a level is written here a second time.  A round that no noted way fits is replayed by
-:func:`harness.model.replay.predict` over numbers that remember where they came from (:class:`Traced`).  Whatever the
-level asks of such a number (a branch, an index, a key) is noted with the answer.  A later round with the same answers
-takes the same way, so its prediction is the same expressions over its own registers.  One prediction in AUDIT is made
-by the level as well, and must be the same.
+This module does not duplicate any level.  A round that fits no recorded path is replayed by
+:func:`harness.model.replay.predict` over symbolic numbers that keep their expression (:class:`Traced`).  Every
+condition on such a number (a branch, an index, a key) is recorded with its result.  A later round with the same results
+takes the same path, so its prediction is the same expressions over its own registers.  One prediction in AUDIT is also
+computed by the level, and must be equal.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from harness.trace.rounds import Round
 
 AUDIT = 256
 MOST_WAYS = 2048
-"""Ways that are kept for a level; rounds that fit none of them are replayed."""
+"""Maximum number of paths that are kept for a level; rounds that fit none of them are replayed."""
 TRACED_LEVELS = frozenset({"spec", "low", "body"})
-"""Level ``kernel`` looks at the class of an exit, which is no question to a number."""
+"""Level ``kernel`` depends on the class of an exit, which is not a condition on a number."""
 
 _NOWHERE: State = ()
-"""The registers at an exit that there was not."""
+"""The registers at the exit, for a round without one."""
 _DABT, _SRT = exits.EC_BY_NAME["DABT_LOW"], exits.DABT["SRT"]
 
 Questions = dict[str, bool]
-"""An expression over a round's registers, and whether it held."""
+"""Conditions: an expression over a round's registers, and whether it held."""
 
 
-class Answer:
-    """What came of comparing a :class:`Traced`; it is noted once somebody acts on it."""
+class TracedCondition:
+    """The result of a comparison of a :class:`Traced`; it is recorded when it is used as a condition."""
 
     __slots__ = ("_asked", "_expression", "_holds")
 
@@ -52,17 +52,17 @@ class Answer:
         self._asked[self._expression] = self._holds
         return self._holds
 
-    def __and__(self, other: Answer | bool) -> bool:
+    def __and__(self, other: TracedCondition | bool) -> bool:
         return bool(self) and bool(other)
 
-    def __or__(self, other: Answer | bool) -> bool:
+    def __or__(self, other: TracedCondition | bool) -> bool:
         return bool(self) or bool(other)
 
     __rand__, __ror__ = __and__, __or__
 
 
 class Traced:
-    """A number that knows the expression that it is the value of; ``raw``: it is a register, so below 2^64."""
+    """A number with the expression that it is the value of; ``raw``: it is a register, so below 2^64."""
 
     __slots__ = ("asked", "expression", "raw", "value")
 
@@ -92,7 +92,7 @@ _IMPLIED: tuple[tuple[str, Callable[[int], bool]], ...] = (
     ("<", lambda other: other > MASK64),
     ("<=", lambda other: other >= MASK64),
 )
-"""What every register's value says yes to, whatever it is."""
+"""Conditions that hold for every value of a register."""
 
 
 def _add_operators() -> None:
@@ -122,7 +122,9 @@ def _add_operators() -> None:
                 return NotImplemented
             if self.raw and implied is not None and isinstance(other, int) and implied(other):
                 return True
-            return Answer(f"({self.expression}) {symbol} {right[0]}", function(self.value, right[1]), self.asked)
+            return TracedCondition(
+                f"({self.expression}) {symbol} {right[0]}", function(self.value, right[1]), self.asked
+            )
 
         return method
 
@@ -140,7 +142,7 @@ _add_operators()
 
 
 class _Tracing(RData):
-    """A state whose decisions are plain answers: the path of a prediction outlives the tracing."""
+    """A state whose decisions are plain booleans, because the path of a prediction outlives the tracing."""
 
     __slots__ = ()
 
@@ -150,7 +152,7 @@ class _Tracing(RData):
 
 @dataclass(frozen=True, slots=True)
 class _RoundKey:
-    """As much of a :class:`Round` as a replay looks at."""
+    """The part of a :class:`Round` that a replay depends on."""
 
     exit: Switch | None
     entry: Switch
@@ -159,8 +161,8 @@ class _RoundKey:
     world: VmEnvironment
 
 
-Way = Callable[[State, State, Switch | None], Prediction | None]
-"""(registers at the exit, at the entry, the exit) to a prediction, None if the round does not go that way."""
+ReplayPath = Callable[[State, State, Switch | None], Prediction | None]
+"""A path: (registers at the exit, at the entry, the exit) to a prediction, None if the round does not take it."""
 
 
 def _traced(name: str, values: State, asked: Questions) -> State:
@@ -171,8 +173,8 @@ def _expression(value: object) -> str:
     return value.expression if isinstance(value, Traced) else str(value)
 
 
-def _learn(round_: Round, level: str) -> Way:
-    """Replay a round over traced numbers and return the way that it went.  TypeError: they would not do."""
+def _learn(round_: Round, level: str) -> ReplayPath:
+    """Replay a round over traced numbers and return its path.  TypeError: an operation is not supported."""
     asked: Questions = {}
     exit_, entry = round_.exit, round_.entry
     if exit_ is not None:
@@ -188,31 +190,33 @@ def _learn(round_: Round, level: str) -> Way:
     others = f"{_expression(found.spsr_0)}, U, {_expression(found.revealed)}, W"
     prediction = f"P(H, {_expression(found.dirty)}, {state}, {others})"
     names = {"P": Prediction, "H": found.helper, "U": found.undefined, "W": found.path}
-    way: Way = eval(f"lambda e, n, x: None if {misfits} else {prediction}", names)
+    way: ReplayPath = eval(f"lambda e, n, x: None if {misfits} else {prediction}", names)
     return way
 
 
-class Shortcut:
-    """The ways of one level that were seen so far; ``ways`` are those of the world of the latest round."""
+class MemoisedReplay:
+    """The recorded paths of one level; ``ways`` are those of the environment of the latest round."""
 
     def __init__(self, level: str) -> None:
         self._level = level
         self._regions = SCENARIO_VM.regions
-        self.ways: dict[tuple[int, ...], list[Way]] = {}
+        self.ways: dict[tuple[int, ...], list[ReplayPath]] = {}
         self._by_regions = {self._regions: self.ways}
         self._count = 0
         self.learnt = 0
 
     def __call__(self, round_: Round) -> Prediction:
-        """Return what :func:`~harness.model.replay.predict` returns.  RuntimeError: an audit found that it does not."""
+        """Return the result of :func:`~harness.model.replay.predict`.  RuntimeError: an audit found a different
+        result."""
         if self._level not in TRACED_LEVELS:
             return predict(round_, self._level)
-        if round_.world.regions is not self._regions:  # what a level knows of its surroundings is in the expressions
+        if round_.world.regions is not self._regions:  # the expressions contain the environment
             self._regions = round_.world.regions
             self.ways = self._by_regions.setdefault(self._regions, {})
         self._count += 1
         exit_, entry = round_.exit, round_.entry.values
-        # What a replay looks at besides registers and fault registers; the parts of the syndrome only keep lists short.
+        # The inputs of a replay other than registers and fault registers; the parts of the syndrome only keep lists
+        # short.
         inject, before = round_.action.inject, _NOWHERE
         key: tuple[int, ...] = (-1, inject)
         if exit_ is not None:
@@ -240,10 +244,10 @@ class Shortcut:
     def _audit(self, round_: Round, found: Prediction | None) -> None:
         right = predict(round_, self._level)
         if found != right:
-            raise RuntimeError(f"level {self._level} and its shortcut differ: {right} is not {found}")
+            raise RuntimeError(f"level {self._level} and its memoised prediction differ: {right} is not {found}")
 
 
 @lru_cache(maxsize=8)
-def shortcut(level: str) -> Shortcut:
-    """Return the shortcut of a level; what it learns stays with the process."""
-    return Shortcut(level)
+def memoised_replay(level: str) -> MemoisedReplay:
+    """Return the memoised replay of a level; one for each process."""
+    return MemoisedReplay(level)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapping a page at spec, low and body: ``prot_and_map_vm_s2pt`` and what it calls (docs/spec/model.md section 8)."""
+"""Map a page at spec, low and body: ``prot_and_map_vm_s2pt`` and its callees (docs/spec/model.md section 8)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from harness.model.state import BLANK_ENTRY, BLANK_PAGE, Entry, Npt, RData, pool
 
 
 def prot_and_map_vm_s2pt(d: RData, vmid: int, addr: int, pte: int, level: int) -> None:
-    """Give the pages behind ``pte`` to the VM, then map them at ``addr``; ``level`` 2 is 512 pages, else one.
+    """Assign the pages of ``pte`` to the VM, then map them at ``addr``; ``level`` 2 is 512 pages, else one.
 
     Relies on ``is_vmid`` and ``is_addr`` before halt.  At level 2 the gfn is rounded down to 512 and the pfn is
-    **not**; each round relies on ``is_gfn`` and ``is_pfn`` even after a round that halted.
+    **not**; each iteration relies on ``is_gfn`` and ``is_pfn`` even after an iteration that halted.
     """
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_addr addr", is_addr(addr))
@@ -57,9 +57,9 @@ def prot_and_map_vm_s2pt(d: RData, vmid: int, addr: int, pte: int, level: int) -
 def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
     """Make the VM the owner of a page.
 
-    The host's table lock must be free on every path; it is taken, and logged, only where a page leaves the host.
-    A panic leaves ``tstate`` 0, the s2page lock held and only its acquire events; when the host's mapping fails both
-    locks stay held and the ownership is kept.
+    The host's table lock must be free on every path; it is acquired, and logged, only if a page leaves the host.  A
+    panic leaves ``tstate`` 0, the s2page lock held and only its acquire events; if the host's mapping fails, both locks
+    stay held and the ownership is unchanged.
     """
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_gfn gfn", is_gfn(gfn))
@@ -105,7 +105,7 @@ def _panic(d: RData) -> None:
 
 
 def map_pfn_vm(d: RData, vmid: int, addr: int, pte: int, level: int) -> None:
-    """Enter ``pte`` into the VM's map; failure halts with the lock held and the table unchanged."""
+    """Insert ``pte`` into the VM's map; failure halts with the lock held and the table unchanged."""
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_addr addr", is_addr(addr))
     d.rely("is_int64 pte", is_int64(pte))
@@ -127,10 +127,10 @@ def table_indices(addr: int) -> tuple[int, int, int]:
 
 
 def insert(d: RData, vmid: int, addr: int, level: int, pte: int) -> bool:
-    """Insert an entry; False means that the pool is used up or the levels conflict, and nothing changed.
+    """Insert an entry; False: the pool is exhausted or the levels conflict, and nothing changed.
 
-    A conflict is a level-3 entry where there is one of level 2; the other way round is **not** checked, and 512 entries
-    are overwritten.  Level 2 is undefined if the low two bits of ``pte`` are 3.
+    A conflict is a level-3 entry at the place of a level-2 entry; the opposite is **not** checked, and 512 entries are
+    overwritten.  Level 2 is undefined if the low two bits of ``pte`` are 3.
     """
     npt, pool = d.npt(vmid), pool_start(vmid)
     pgd, pud, pmd = table_indices(addr)
@@ -166,7 +166,7 @@ def store_tables(
     pmd_t: frozenset[tuple[int, int, int]],
     free: tuple[int, int, int],
 ) -> Npt:
-    """The map with new entries, the pgd and pud flags of ``index`` true, and new free pages."""
+    """Return the map with new entries, the pgd and pud flags of ``index`` true, and new free pages."""
     pgd_t, pud_t = npt.pgd_t | {index[0]}, npt.pud_t | {index}
     return replace(
         npt, pt=pt, pgd_t=pgd_t, pud_t=pud_t, pmd_t=pmd_t, pgd_next=free[0], pud_next=free[1], pmd_next=free[2]

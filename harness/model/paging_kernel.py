@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapping a page in the deployed C (docs/spec/model.md section 8): no preconditions, no logs, no halting."""
+"""Map a page in the deployed C (docs/spec/model.md section 8): no preconditions, no logs, no halting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.model.state import BLANK_ENTRY, BLANK_PAGE, Entry, RData, pool_star
 
 
 def prot_and_map_vm_s2pt(d: RData, vmid: int, addr: int, pte: int, level: int) -> None:
-    """As the proof's, but returns at once when ``pte`` is 0; the mapping is always tried."""
+    """As in the proof, but return at once if ``pte`` is 0; the mapping is always attempted."""
     if d.decide("prot_and_map_vm_s2pt.pte_zero", pte == 0):
         return
     pfn, gfn = phys_page(pte) // PAGE_SIZE, addr // PAGE_SIZE
@@ -38,10 +38,10 @@ def prot_and_map_vm_s2pt(d: RData, vmid: int, addr: int, pte: int, level: int) -
 
 
 def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
-    """Make the VM the owner of a page of the host: count and content stay, the host's mapping is replaced.
+    """Make the VM the owner of a page of the host: count and content are unchanged, the host's mapping is replaced.
 
-    A page of the VM's own: equal gfn (compared through a 32-bit getter) and a count of 0xFFFFFFFF makes the count 0.
-    Anything else, and a pfn outside RAM: at most a message.
+    For a page of the VM itself, equal gfn (compared through a 32-bit getter) and a count of 0xFFFFFFFF make the count
+    0.  Anything else, and a pfn outside RAM: at most a message.
     """
     if d.decide("assign_pfn_to_vm.outside_ram", (pfn < d.ram[0]) | (pfn >= d.ram[1])):
         return
@@ -58,13 +58,13 @@ def assign_pfn_to_vm(d: RData, vmid: int, gfn: int, pfn: int) -> None:
 
 
 def map_pfn_vm(d: RData, vmid: int, addr: int, pte: int, level: int) -> None:
-    """Enter ``paddr + 0xFFF`` with bit 56 (level 3) or bit 55 (level 2) into the VM's map."""
+    """Insert ``paddr + 0xFFF`` with bit 56 (level 3) or bit 55 (level 2) into the VM's map."""
     bit = KERNEL_BIT_LEVEL2 if level == 2 else KERNEL_BIT_LEVEL3
     insert(d, vmid, addr, level, phys_page(pte) + 0xFFF + bit)
 
 
 def insert(d: RData, vmid: int, addr: int, level: int, pte: int) -> None:
-    """Insert an entry; a level conflict, or no room in the pool, prints a message and stores nothing."""
+    """Insert an entry; a level conflict or an exhausted pool prints a message and stores nothing."""
     npt, pool = d.npt(vmid), pool_start(vmid)
     pgd, pud, pmd = table_indices(addr)
     pfn, gfn = phys_page(pte) // PAGE_SIZE, addr // PAGE_SIZE

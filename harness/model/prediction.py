@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a level of the model predicts of one round: the values that save and restore leave."""
+"""Define the prediction of a level of the model for one round: the values after save and restore."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.arch.exceptions import State
 
 
 class Prediction(NamedTuple):
-    """What a level of the model says about a round.
+    """A level's prediction for a round.
 
-    ``helper`` names what save chose (``none``: it had nothing to do; ``first``: there was no exit;
-    ``sysreg``: the deployed code handles it without save; ``panic.restore``:
-    it was restore that panicked); ``dirty`` is the flag word that save
-    left, without the exceptions that KVM itself chose; ``state`` holds the restored registers, None after a panic;
-    ``spsr_0`` the layer's second copy of SPSR_EL1.  ``undefined`` names the precondition that failed: then nothing
-    else is said.  ``revealed``: the general-purpose registers that the layer lets the host see, a bit each.
+    ``helper`` is the helper that save called (``none``: no helper; ``first``: there was no exit; ``sysreg``: the
+    deployed code handles the exit without save; ``panic.restore``: restore panicked); ``dirty`` is the flag word after
+    save, without exceptions that KVM itself injected; ``state`` has the restored registers, None after a panic;
+    ``spsr_0`` is the layer's second copy of SPSR_EL1.  ``undefined`` names the violated precondition: the other fields
+    are meaningless then.  ``revealed``: the general-purpose registers that the layer reveals to the host, one bit for
+    each.
     """
 
     helper: str

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replay a recorded round on a level of the model (docs/spec/differential.md section 2).
 
-The record supplies what the proof's own exit path does not copy (PC, PSTATE, ESR_EL1, SPSR_0); the host's values
-become the data oracle.  The core oracle says that KVM made no mapping: the record has no stage-2 tables, and what is
-mapped changes no register.
+The record supplies the values that the proof's exit path does not copy (PC, PSTATE, ESR_EL1, SPSR_0); the host's values
+become the data oracle.  The core oracle returns that KVM made no mapping: the record has no stage-2 tables, and a
+mapping changes no register.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ACTLR, _PC, _PSTATE = registers.INDEX["actlr_el1"], exceptions.PC, exceptions.P
 
 @lru_cache(maxsize=64)
 def _info(world: VmEnvironment) -> VmInfo:
-    """The whole RAM is one verified boot image, loaded where it is mapped: the host may start a vCPU anywhere in it."""
+    """Return VM info in which all RAM is one verified boot image, so that the host may start a vCPU anywhere in it."""
     slots = [region for region in world.regions if region.slot]
     base = min((slot.base for slot in slots), default=0)
     size = max((slot.end for slot in slots), default=0) - base
@@ -50,7 +50,7 @@ def _info(world: VmEnvironment) -> VmInfo:
 
 _INFO = _info(SCENARIO_VM)
 
-# The bit of PENDING_EXCEPT_INJECT_FLAG for the class of exception that KVM chose (docs/spec/model.md section 2.1).
+# The bit of PENDING_EXCEPT_INJECT_FLAG for the kind of exception that KVM injects (docs/spec/model.md section 2.1).
 _DATA_ABORT, _INSTRUCTION_ABORT, _UNDEFINED = 1 << 33, 1 << 34, 1 << 35
 _CLASS_BIT = {
     exits.EC_BY_NAME["DABT_LOW"]: _DATA_ABORT,
@@ -59,7 +59,7 @@ _CLASS_BIT = {
     exits.EC_BY_NAME["IABT_LOW"] + 1: _INSTRUCTION_ABORT,
 }
 
-# What save chose, by the decisions that it took.
+# The helper that save called, by the decisions that it took.
 _HELPERS = (
     ("save_shadow_kvm_regs.wfx", "prep_wfx"),
     ("save_shadow_kvm_regs.brk", "prep_wfx"),
@@ -70,7 +70,7 @@ _HELPERS = (
 def reset_values(round_: Round) -> RegDesc:
     """Return ``reg_desc``: the reset value of the register at shadow index ``46 + i``.
 
-    What a reset takes from the host CPU is as the record shows it.
+    Values that a reset reads from the host CPU are those of the record.
     """
     entry = round_.entry.values
     return RegDesc(
@@ -91,7 +91,7 @@ def _state(round_: Round, exit_: Switch | None, level: str, kind: type[RData]) -
         ctxt["esr_el2"], ctxt["far_el2"], ctxt["hpfar_el2"] = exit_.esr, exit_.far, exit_.hpfar
     host_esr = exit_.esr if exit_ is not None else 0
     host: Context = {}
-    if level == "kernel":  # the only one that reads the host's copy; the others ask the oracle
+    if level == "kernel":  # the only level that reads the host's copy; the others use the oracle
         host = dict(BLANK_HOST) | dict(zip(NAMES, round_.entry.values, strict=True)) | {"esr_el2": host_esr}
     return kind(
         cur_vmid=VMID,
@@ -107,7 +107,7 @@ def _state(round_: Round, exit_: Switch | None, level: str, kind: type[RData]) -
 
 
 def _helper(d: RData) -> str:
-    """Name what save chose."""
+    """Return the name of the helper that save called."""
     if d.halt:
         return "panic"
     taken = dict(d.path)
@@ -120,9 +120,9 @@ def _helper(d: RData) -> str:
 
 
 def predict(round_: Round, level: str, kind: type[RData] = RData) -> Prediction:
-    """Return what ``level`` says about a round: save, then restore over what the host handed over.
+    """Return the prediction of ``level`` for a round: save, then restore with the host's values.
 
-    ``kind`` is what holds the level's state (:mod:`harness.model.memoised_replay` watches it).
+    ``kind`` is the class of the level's state (:mod:`harness.model.memoised_replay` traces it).
     """
     exit_ = round_.exit
     d = _state(round_, exit_, level, kind)
@@ -144,12 +144,13 @@ def predict(round_: Round, level: str, kind: type[RData] = RData) -> Prediction:
 
 
 def _revealed(d: RData) -> int:
-    """The general-purpose registers that the host was told, a bit each."""
+    """Return the general-purpose registers that were revealed to the host, one bit for each."""
     return sum({1 << index for _, _, index, _ in d.revealed if index < 31})
 
 
 def _save(d: RData, exit_: Switch, level: str) -> str:
-    """Run save, with what level ``kernel`` does around it (docs/spec/model.md section 6); return the helper's name."""
+    """Run save, at level ``kernel`` with the code around it (docs/spec/model.md section 6); return the helper's
+    name."""
     if level == "kernel":
         ctxt = d.shadow_ctxts[_ID]
         exit_class = exits.exit_class(exit_.code, exit_.esr)
@@ -165,7 +166,8 @@ def _save(d: RData, exit_: Switch, level: str) -> str:
 
 
 def _hand_over(d: RData, round_: Round) -> None:
-    """Lay out what the host gave, from the position that this level's save left; OR KVM's exception into dirty."""
+    """Fill the oracle with the host's values, from the position after this level's save; OR KVM's exception into
+    dirty."""
     ctxt, entry = d.shadow_ctxts[_ID], round_.entry.values
     given: tuple[int, ...]
     if round_.reset:

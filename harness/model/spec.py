@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Level ``spec``: closed forms (``*_spec``) of VCPUOpsAux and VCPUOps (docs/spec/model.md sections 4 and 5).
+"""Define level ``spec``: closed forms (``*_spec``) of VCPUOpsAux and VCPUOps (docs/spec/model.md sections 4 and 5).
 
-Read it side by side with :mod:`~harness.model.low`, :mod:`~harness.model.body` and :mod:`~harness.model.kernel`.
-Numbers are unbounded here.
+Compare it with :mod:`~harness.model.low`, :mod:`~harness.model.body` and :mod:`~harness.model.kernel`.  Numbers are
+unbounded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def prep_wfx(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
-    """``dirty := 1``, reveal what the PSCI function in x0 takes; SYSTEM_OFF powers the VM off."""
+    """``dirty := 1``, reveal the arguments of the PSCI function in x0; SYSTEM_OFF powers the VM off."""
     _rely_vm(d, vmid, vcpuid)
     if d.decide("prep_hvc.halt", d.halt):
         return
@@ -69,7 +69,7 @@ def prep_hvc(d: RData, vmid: int, vcpuid: int) -> None:
 def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
     """An MMIO read marks its register, anything else in MMIO space skips the instruction.
 
-    Oddity (docs/spec/model.md section 4): the host's ESR is looked at, but ``data_log`` is never advanced, MMIO or not.
+    Oddity (docs/spec/model.md section 4): the host's ESR is read, but ``data_log`` is never advanced, for MMIO or not.
     """
     _rely_vm(d, vmid, vcpuid)
     if d.decide("prep_abort.halt", d.halt):
@@ -78,7 +78,7 @@ def prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def sync_dirty_to_shadow(d: RData, vmid: int, vcpuid: int) -> None:
-    """Take every dirty general register from the host; for the oddity see :func:`sync_dirty_to_shadow_loop`."""
+    """Take every dirty general-purpose register from the host; for the oddity see :func:`sync_dirty_to_shadow_loop`."""
     _rely_vm(d, vmid, vcpuid)
     if d.decide("sync_dirty_to_shadow.halt", d.halt):
         return
@@ -100,7 +100,7 @@ def reset_gp_regs(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def reset_sys_regs(d: RData, vmid: int, vcpuid: int) -> None:
-    """Reset values into the context; for the oddity see :func:`reset_sys_regs_loop`."""
+    """Write reset values to the context; for the oddity see :func:`reset_sys_regs_loop`."""
     _rely_vm(d, vmid, vcpuid)
     if d.decide("reset_sys_regs.halt", d.halt):
         return
@@ -139,7 +139,7 @@ def post_handle_shadow_s2pt_fault(d: RData, vmid: int, vcpuid: int, addr: int) -
 
 
 def save_shadow_kvm_regs(d: RData) -> None:
-    """After an exit: the helper's specification that the exception class asks for, inlined, or panic.
+    """After an exit: apply the specification of the exception class's helper, inlined, or panic.
 
     Oddity (docs/spec/model.md section 5): relies on ``is_vmid``, never on ``is_vm``.
     """
@@ -166,11 +166,12 @@ def save_shadow_kvm_regs(d: RData) -> None:
 
 
 def restore_shadow_kvm_regs(d: RData) -> None:
-    """Before an entry: reset if ``dirty`` is INVALID64, else what ``dirty`` asks for, then the fault's mapping.
+    """Before an entry: reset if ``dirty`` is INVALID64, else apply the bits of ``dirty``, then map the faulting page.
 
-    Oddities (docs/spec/model.md section 5): relies on ``is_vmid``, never on ``is_vm``; PC, PSTATE and the vector are
-    relied on even when nothing is injected; with ``DIRTY_PC_FLAG`` the state part is built from the state *before* the
-    injection, with the PC of after it plus 4, while the register part keeps the injection; PC plus 4 does not wrap.
+    Oddities (docs/spec/model.md section 5): relies on ``is_vmid``, never on ``is_vm``; the ranges of PC, PSTATE and the
+    vector are preconditions even when nothing is injected; with ``DIRTY_PC_FLAG`` the state part is built from the
+    state *before* the injection, with the PC after it plus 4, while the register part keeps the injection; PC plus 4
+    does not wrap.
     """
     if d.decide("restore_shadow_kvm_regs.halt", d.halt):
         return
@@ -218,7 +219,7 @@ def restore_shadow_kvm_regs(d: RData) -> None:
         d.shared(machine.prot_and_map_vm_s2pt, vmid, addr, pte, 2 if level2 else 3)
 
 
-# ---- what both layers' closed forms have in common
+# ---- shared by the closed forms of both layers
 
 
 def _rely_vm(d: RData, vmid: int, vcpuid: int) -> None:
@@ -272,10 +273,10 @@ def _prep_abort(d: RData, vmid: int, vcpuid: int) -> None:
 
 
 def sync_dirty_to_shadow_loop(d: RData, vmid: int, vcpuid: int, dirty: int) -> None:
-    """Registers 0..30 whose bit is set in ``dirty`` take a value from the host.
+    """Take registers 0..30 whose bit is set in ``dirty`` from the host.
 
-    Oddity (docs/spec/model.md section 4): *every* one of them takes the value at the same oracle position, the one at
-    the start; the position still advances by one for each.
+    Oddity (docs/spec/model.md section 4): *every* one of them takes the value at the same oracle position, that at the
+    start; the position still advances by one for each.
     """
     ctxt, taken = d.ctxt(ctxt_id(vmid, vcpuid)), 0
     for i in range(31):
@@ -311,7 +312,7 @@ def reset_sys_regs_loop(d: RData, vmid: int, vcpuid: int) -> None:
     """``set_shadow_ctxt(i, reset value)`` for ``i`` = 1..24.
 
     Oddity (docs/spec/model.md section 4): the index lacks ``SYSREGS_START``, so ``x1..x24`` are written, and neither
-    MPIDR_EL1 (47) nor ACTLR_EL1 (50) is ever reached: the oracle is never asked.
+    MPIDR_EL1 (47) nor ACTLR_EL1 (50) is ever reached: the oracle is never queried.
     """
     ctxt = d.ctxt(ctxt_id(vmid, vcpuid))
     for i in range(1, SHADOW_SYS_REGS_SIZE + 1):

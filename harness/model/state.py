@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``RData``: the part of the machine state that VCPUOpsAux and VCPUOps can see (docs/spec/model.md section 2).
+"""Define ``RData``: the part of the machine state that VCPUOpsAux and VCPUOps access (docs/spec/model.md section 2).
 
-A working state is mutable and the functions of a level change it in place; :func:`harness.model.evaluate` copies
-first, so that it is pure at the boundary.  Everything but contexts is held in values that are replaced, never
-changed, so a copy is shallow except for those.
+A working state is mutable and the functions of a level change it in place; :func:`harness.model.evaluate` copies first,
+so that it is pure for its callers.  All values but contexts are replaced, never changed, so only contexts are copied
+deeply.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ BLANK_ENTRY: Entry = (0, 0, 0)
 
 
 class Undefined(Exception):
-    """The level promises nothing here; ``reason`` names the violated precondition.
+    """The level is undefined for this state; ``reason`` names the violated precondition.
 
-    ``oracle exhausted`` is ours, not the proof's: the finite oracle was too short to tell.
+    ``oracle exhausted`` is a reason of this model, not of the proof: the finite oracle was too short.
     """
 
     def __init__(self, reason: str) -> None:
@@ -57,7 +57,7 @@ EXHAUSTED = "oracle exhausted"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A boot image: where it is loaded, its size, and where the core remapped it."""
+    """A boot image: its load address, its size, and the address at which the core remapped it."""
 
     addr: int = 0
     size: int = 0
@@ -93,12 +93,12 @@ class Npt:
 
 
 def pool_start(vmid: int) -> int:
-    """Where the VM's pool of table pages starts."""
+    """Return the start of the VM's pool of table pages."""
     return POOL_BASE + POOL_SIZE * vmid
 
 
 def fresh_npt(vmid: int) -> Npt:
-    """A map without entries, and the first free page of each kind of table."""
+    """Return a map without entries, and the first free page of each kind of table."""
     pool, none = pool_start(vmid), frozenset[tuple[int, int]]()
     return Npt({}, frozenset(), none, frozenset(), pool + 4096, pool + 1052672, pool + 9441280)
 
@@ -131,9 +131,9 @@ class RData:
     """The working state; field names are those of the SeKVM Coq sources.
 
     ``doracle[vmid]`` is a finite sequence, ``data_log[vmid]`` the position in it.  A ``log`` is in order of time.
-    ``revealed``, ``host_regs`` (by ``ctxt_id``), ``walk`` (addr, pte, level), ``ram`` (first pfn, end) and
-    ``path`` are the model's own: what the host was told, the host-visible copy that level ``kernel`` reads, and the
-    decisions taken.
+    ``revealed``, ``host_regs`` (by ``ctxt_id``), ``walk`` (addr, pte, level), ``ram`` (first pfn, end) and ``path`` are
+    additions of this model: the revealed values, the host-visible copy that level ``kernel`` reads, and the decisions
+    taken.
     """
 
     halt: bool = False
@@ -162,7 +162,7 @@ class RData:
     path: list[Decision] = field(default_factory=list)
 
     def copy(self) -> RData:
-        """An independent state with an empty path."""
+        """Return an independent state with an empty path."""
         return self.__class__(
             self.halt,
             self.curid,
@@ -190,10 +190,10 @@ class RData:
             [],
         )
 
-    # The two hooks through which every branch and every precondition of every level goes.
+    # Every branch and every precondition of every level goes through the next two methods.
 
     def decide(self, label: str, condition: bool) -> bool:
-        """Take a branch: note ``(label, outcome)`` in the path and return the outcome."""
+        """Take a branch: append ``(label, outcome)`` to the path and return the outcome."""
         self.path.append((label, condition))
         return condition
 
@@ -203,28 +203,28 @@ class RData:
             raise Undefined(name)
 
     def pick(self, label: str, value: int, limit: int) -> int:
-        """A register index below ``limit``, as a plain number (a symbolic state splits here)."""
+        """Return a register index below ``limit`` as a plain number (a symbolic state splits here)."""
         return value
 
     def shared(self, function: Callable[..., None], *args: int) -> None:
-        """Run a primitive that several levels share (a symbolic state may take it as a black box)."""
+        """Run a primitive that several levels share (a symbolic state may treat it as a black box)."""
         function(self, *args)
 
     def stop(self, reason: str) -> NoReturn:
-        """The machine really stops here: undefined, whatever the level."""
+        """Raise :class:`Undefined`: the machine itself crashes here, at every level."""
         raise Undefined(reason)
 
-    # Access with the default of a map that has no entry.
+    # Access to maps, with a default for a missing entry.
 
     def ctxt(self, key: int) -> Context:
-        """The shadow context ``key``, made blank if there is none."""
+        """Return the shadow context ``key``; a blank one is created if it is missing."""
         found = self.shadow_ctxts.get(key)
         if found is None:
             found = self.shadow_ctxts[key] = dict(BLANK)
         return found
 
     def host(self, vmid: int, vcpuid: int) -> Context:
-        """The host-visible registers of a vCPU, made blank if there are none."""
+        """Return the host-visible registers of a vCPU; blank ones are created if they are missing."""
         key = ctxt_id(vmid, vcpuid)
         found = self.host_regs.get(key)
         if found is None:
@@ -244,21 +244,21 @@ class RData:
         return self.npts.get(vmid) or fresh_npt(vmid)
 
     def data(self, vmid: int, offset: int) -> int:
-        """The value at ``offset`` from the data oracle's position, not taken."""
+        """Return the value at ``offset`` from the data oracle's position, without advancing it."""
         return _read(self.doracle.get(vmid, ()), self.data_log.get(vmid, 0) + offset)
 
     def core_data(self, vmid: int, offset: int) -> int:
-        """The value at ``offset`` from the core data oracle's position, not taken."""
+        """Return the value at ``offset`` from the core data oracle's position, without advancing it."""
         return _read(self.core_doracle.get(vmid, ()), self.core_data_log.get(vmid, 0) + offset)
 
     def take_data(self, vmid: int) -> int:
-        """The next value of the data oracle; the position advances by one."""
+        """Return the next value of the data oracle; the position advances by one."""
         value = self.data(vmid, 0)
         self.data_log[vmid] = self.data_log.get(vmid, 0) + 1
         return value
 
     def take_core_data(self, vmid: int) -> int:
-        """The next value of the core data oracle; the position advances by one."""
+        """Return the next value of the core data oracle; the position advances by one."""
         value = self.core_data(vmid, 0)
         self.core_data_log[vmid] = self.core_data_log.get(vmid, 0) + 1
         return value
@@ -271,5 +271,5 @@ def _read(values: tuple[int, ...], position: int) -> int:
 
 
 def blank_context() -> Context:
-    """A new shadow context with every field 0; ``update`` it with what is known."""
+    """Return a new shadow context with every field 0."""
     return _BLANK.copy()  # a copy of the proxy takes eight times as long

@@ -13,7 +13,7 @@ from harness.trace.rounds import Round
 
 ARCHITECTURE = "requirement of the architecture"
 """Arm ARM, GIC (IHI 0069)."""
-API = "promise of the KVM API"
+API = "requirement of the KVM API"
 """With PSCI (DEN 0022), SMCCC (DEN 0028) and the documents in Documentation/virt/kvm."""
 CONVENTION = "convention of Linux"
 """Another kernel may differ here without a violation of either."""

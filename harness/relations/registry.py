@@ -253,7 +253,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
     Relation(
         "isolate.unswitched",
         isolate_unswitched,
-        "isolate.<reg>",
+        "isolate.<unswitched reg>",
         "what a guest reads in a register that KVM does not switch, with what it read before another VM ran",
         lambda at: isolate_unswitched.compare_unswitched_registers(
             at.indexed.trace, at.runs, at.codes[False], at.departures

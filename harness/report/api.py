@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``shadowfuzz serve`` answers to programs, version 1: problems, errata, clusters, runs, nodes as data.  Pure.
+"""Build the JSON answers of ``shadowfuzz serve``, version 1: problems, errata, clusters, runs, nodes.  Pure.
 
-Keys and types are in docs/schema/api.json.  A list has a row for each thing; one cluster's detail is its finding as
-``findings --format json`` has it.
+Keys and types are in docs/schema/api.json.  A list has one row for each item; the detail of a cluster is its finding,
+as in ``findings --format json``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.findings.regressions import NEW
 from harness.findings.verdict import rate_text, together
-from harness.report.campaign_data import Book, Said
+from harness.report.campaign_data import Annotation, Book
 from harness.report.exchange_formats import story_json
 from harness.report.finding_data import Story, cluster_name, groups, replay_command
 from harness.report.glossary import in_words
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def index(book: Book) -> Json:
-    """Return what there is, and when it was read."""
+    """Return the available resources, their numbers, and the time at which they were read."""
     names = ("problems", "errata", "clusters", "clusters/{id}", "runs", "nodes")
     return {
         **_head(book),
@@ -43,7 +43,7 @@ def nodes(book: Book) -> Json:
 
 
 def problems(book: Book) -> Json:
-    """Return what no erratum explains, in the order of the page."""
+    """Return the problems, which no erratum explains, in the order of the page."""
     return {
         **_head(book),
         "problems": [_problem(problem, book) for problem in book.problems],
@@ -51,12 +51,12 @@ def problems(book: Book) -> Json:
 
 
 def errata(book: Book) -> Json:
-    """Return the errata that came back."""
+    """Return the errata that were observed again."""
     return {**_head(book), "errata": [_erratum(erratum, book) for erratum in book.errata]}
 
 
 def clusters(book: Book) -> Json:
-    """Return all clusters, a row each, with the ids of their findings."""
+    """Return all clusters, one row for each, with the ids of their findings."""
     rows = [
         {
             "name": group.name,
@@ -74,13 +74,13 @@ def clusters(book: Book) -> Json:
 
 
 def cluster(book: Book, anchor: str) -> Json | None:
-    """Return one finding in full; None: there is none of that id (a flaky one's begins with ``flaky-``)."""
+    """Return one finding in full; None: the id is unknown (that of a flaky finding begins with ``flaky-``)."""
     story = find(book, anchor)
     return None if story is None else {**_head(book), "finding": story_json(story)}
 
 
 def runs(book: Book) -> Json:
-    """Return all runs, the oldest first, each with what it brought and what was gone."""
+    """Return all runs, the oldest first, each with its new and its missing clusters, problems and errata."""
     nights = {night.run.id: night for night in nights_of(book.runs)}
     rows = []
     for run in book.runs:
@@ -103,7 +103,7 @@ def runs(book: Book) -> Json:
 
 
 def find(book: Book, anchor: str) -> Story | None:
-    """Return the finding of an anchor of the page."""
+    """Return the finding with an anchor of the page."""
     return next((story for story in book.stories if story.anchor == anchor), None)
 
 
@@ -131,7 +131,7 @@ def _row(story: Story) -> Json:
 def _problem(problem: ProblemStory, book: Book) -> Json:
     first = problem.stories[0]
     stages = first.evidence.stages if first.evidence is not None else ()
-    mark = book.said.get(problem.id, Said(NEW, "", ""))
+    mark = book.said.get(problem.id, Annotation(NEW, "", ""))
     found, ended = nights_with(book.runs, (story.id for story in problem.stories))
     return {
         "id": problem.id,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a report tells, as values: findings, runs, the catalogue with its hits, the model's branches."""
+"""Define the values that a report shows: findings, runs, the catalogue with its hits, the model's branches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.report.finding_data import Story
 from harness.report.problem_data import ErratumStory, ProblemStory
 
 TAKEN, NOT_TAKEN = "=yes", "=no"
-"""What a branch's name ends with in the counts of a campaign."""
+"""Suffixes of a branch's name in the counts of a campaign."""
 MAX_COUNT = 1 << 62
-"""A number of a summary is less, or none at all."""
+"""Upper bound of a number in a summary; a larger one is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a campaign stood after ``second`` seconds; counts since its start, ``clusters`` unexplained ones."""
+    """The state of a campaign after ``second`` seconds: counts since its start; ``clusters`` are unexplained."""
 
     second: int
     scenarios: int
@@ -36,7 +36,7 @@ class Run:
     """One campaign; ``summary`` is :class:`fuzz.campaign.summary.Summary` as JSON, None if it was killed before its
     end.
 
-    ``live`` has tables of the summary as far as they are known of a campaign that runs, or was killed.
+    ``live`` has the known tables of the summary of a campaign that is running, or was killed.
     """
 
     id: str
@@ -47,14 +47,14 @@ class Run:
     live: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def number(self, key: str) -> float:
-        """Return a number of the summary; of one that was never written, the last sample's, or 0."""
+        """Return a number of the summary; without a summary, that of the last sample, or 0."""
         if self.summary is not None:
             value = self.summary.get(key)
             return value if isinstance(value, int | float) and abs(value) < MAX_COUNT else 0
         return getattr(self.samples[-1], key, 0) if self.samples else 0
 
     def counts(self, key: str) -> Mapping[str, int]:
-        """Return a table of the summary; what is no table of numbers is none."""
+        """Return a table of the summary; empty if it is not a table of numbers."""
         table = (self.live if self.summary is None else self.summary).get(key)
         return {name: n for name, n in table.items() if isinstance(n, int)} if isinstance(table, dict) else {}
 
@@ -82,9 +82,9 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A decision of the model: at how many checked exits of all runs it went which way.
+    """A decision of the model, with the number of checked exits of all runs at which it was true and false.
 
-    ``why_not`` says of ways that were never taken whether that is possible at all.
+    ``why_not`` says, for an outcome that never occurred, whether it is possible.
     """
 
     name: str
@@ -99,8 +99,8 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What somebody says of a finding: its status, who looks at it, a note."""
+class Annotation:
+    """A user's annotation of a finding: its status, its assignee, a note."""
 
     status: str
     assignee: str
@@ -109,13 +109,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What a report tells; ``made`` is when, ISO 8601; ``known`` the catalogue's entries with how often each helped.
+    """The content of a report; ``made`` is its time, ISO 8601; ``known`` are the catalogue's entries with their hits.
 
-    ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` say what an erratum does, by id.
-    ``releases`` are the kernels that were measured to show an erratum, by its id and by mode of KVM
-    (:class:`harness.findings.regressions.Regression`).  ``said`` is what people say of findings, by id; ``unreadable``
-    has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.  ``nodes`` are
-    those of campaigns on many machines.
+    ``problems`` and ``errata`` are the confirmed ones of ``stories``; ``errata_words`` describe the effect of an
+    erratum, by id. ``releases`` are the kernels that were measured to have an erratum, by its id and by mode of KVM
+    (:class:`harness.findings.regressions.Regression`).  ``said`` are users' annotations of findings, by id;
+    ``unreadable`` has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.
+    ``nodes`` are those of campaigns on many machines.
     """
 
     made: str
@@ -128,14 +128,14 @@ class Book:
     errata: tuple[ErratumStory, ...] = ()
     errata_words: Mapping[str, str] = field(default_factory=dict)
     releases: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    said: Mapping[str, Said] = field(default_factory=dict)
+    said: Mapping[str, Annotation] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     out: str = ""
     nodes: tuple[NodeRow, ...] = ()
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:
-    """Return the catalogue's entries, each once, with their hits in all runs, the most frequent first."""
+    """Return the catalogue's entries, each once, with its hits in all runs, the most frequent first."""
     hits: Counter[str] = Counter()
     for run in runs:
         hits.update(run.counts("known_by_entry"))
@@ -144,7 +144,7 @@ def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Kno
 
 
 def branches(runs: Iterable[Run], possible: Iterable[tuple[str, bool]] = ()) -> tuple[Branch, ...]:
-    """Return the model's decisions, by name; ``possible`` are all ways that there are, taken or not."""
+    """Return the model's decisions, by name; ``possible`` are all their possible outcomes."""
     seen: Counter[str] = Counter()
     for run in runs:
         seen.update(run.counts("branches"))
@@ -156,4 +156,4 @@ def branches(runs: Iterable[Run], possible: Iterable[tuple[str, bool]] = ()) -> 
 def _why_not(name: str, seen: Mapping[str, int], possible: Set[str]) -> str:
     missing = [way for way in (name + TAKEN, name + NOT_TAKEN) if way in possible and not seen[way]]
     rows = [row for row in NEVER_TAKEN for way in missing if fnmatchcase(way, row.what)]
-    return "; ".join(dict.fromkeys(row.why for row in rows)) or ("not yet, nothing forbids it" if missing else "")
+    return "; ".join(dict.fromkeys(row.why for row in rows)) or ("not yet, but possible" if missing else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of the host's contract that a corpus exercised on each target, as text and as the page ``docs/contract.md``."""
+"""Show the contract's rules that a corpus exercised on each target: as text, and as the page ``docs/contract.md``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.report.step_coverage import COMMAND
 
 @dataclass(frozen=True, slots=True)
 class Exercised:
-    """What was measured: by target and rule, how many scenarios exercised it, and the shortest of them."""
+    """A measurement: by target and rule, the number of scenarios that exercised it, and the shortest of them."""
 
     targets: Mapping[str, Mapping[str, tuple[int, str]]]
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Exercised:
-        """Read what ``shadowfuzz corpus reach --json`` prints.  KeyError, TypeError, ValueError: it is not."""
+        """Read the output of ``shadowfuzz corpus reach --json``.  KeyError, TypeError, ValueError: it is malformed."""
         found = {}
         for target, one in document["targets"].items():
             rules = {name: (int(row["scenarios"]), str(row["one"])) for name, row in one["rules"].items()}
@@ -29,15 +29,15 @@ class Exercised:
             found[target] = rules
         return cls(found)
 
-    def unsaid(self) -> Iterator[tuple[str, str]]:
-        """Yield each rule that nothing exercised on a target, for no reason: rule, target."""
+    def without_reason(self) -> Iterator[tuple[str, str]]:
+        """Yield each rule that no scenario exercised on a target, and that has no reason for it: rule, target."""
         for target, rules in self.targets.items():
             for rule in RULES:
                 if rule.name not in rules and why_absent(rule.name, target) is None:
                     yield rule.name, target
 
     def absent(self) -> Mapping[Absent, Mapping[str, list[str]]]:
-        """Return the reasons that hold, with the rules of each and their targets."""
+        """Return the reasons that apply, with the rules of each and their targets."""
         found: dict[Absent, dict[str, list[str]]] = {}
         for target, rules in self.targets.items():
             for rule in RULES:
@@ -53,17 +53,17 @@ def _cell(exercised: Exercised, rule: str, target: str) -> str:
 
 
 def _summary(exercised: Exercised) -> list[str]:
-    unsaid = [target for _, target in exercised.unsaid()]
+    missing = [target for _, target in exercised.without_reason()]
     return [
         f"{target}: {len(rules)} of {len(RULES)} rules exercised, "
-        f"{len(RULES) - len(rules) - unsaid.count(target)} cannot be, {unsaid.count(target)} have no scenario"
+        f"{len(RULES) - len(rules) - missing.count(target)} cannot be, {missing.count(target)} have no scenario"
         for target, rules in exercised.targets.items()
     ]
 
 
 def contract_text(exercised: Exercised) -> str:
-    """Return what was measured, for people: a line a target, and what has neither a scenario nor a reason."""
-    missing = [f"  {rule} on {target}" for rule, target in exercised.unsaid()]
+    """Return the measurement as text: a line for each target, and the rules with neither a scenario nor a reason."""
+    missing = [f"  {rule} on {target}" for rule, target in exercised.without_reason()]
     return "\n".join(["rules of the host's contract", *_summary(exercised), *missing])
 
 
@@ -97,7 +97,7 @@ def contract_page(exercised: Exercised) -> str:
             "",
             table(("rule", "required", "basis", "source", *targets), rows),
             "",
-            "## What cannot be exercised, and why",
+            "## Rules that cannot be exercised, and why",
             "",
             table(("rules", "targets", "why", "source"), reasons),
             "",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a target was lost, in words and tables that every form of report uses.  Pure."""
+"""Describe how a target was lost, in texts and tables for all report formats.  Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.findings.finding import Tries
 from harness.findings.verdict import rate_text
-from harness.vm.crash import ENDS, Again, Report
+from harness.vm.crash import ENDS, Report, Reproduction
 
 MIB = 1 << 20
 LINE = 100
@@ -18,10 +18,10 @@ _VECTOR = re.compile(r"v\d+")
 GROUPS: tuple[str, ...] = ("general registers", "system registers", "vector registers")
 
 
-def again_text(again: Again | None) -> str:
-    """Say whether a loss comes back."""
+def again_text(again: Reproduction | None) -> str:
+    """Describe whether a loss is reproducible."""
     if again is None:
-        return "not tried: the campaign ended before"
+        return "not tested: the campaign ended first"
     alone = f"the last scenario alone, in fresh machines: {rate_text(Tries(*again.alone))}"
     if not again.sequence[1]:
         return alone
@@ -30,27 +30,27 @@ def again_text(again: Again | None) -> str:
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say, each with its name."""
+    """Yield the known facts, each with its name."""
     remains = report.remains
     yield "how", f"{ENDS.get(report.kind, report.kind)}{f' in {report.place}' if report.place else ''}"
-    yield "its words", report.words
-    yield "the host saw", report.reason
+    yield "message", report.words
+    yield "host error", report.reason
     for name, place in remains.places.items():
         if name in remains.registers:
             yield name, f"{remains.registers[name]:#x} {place}"
     if remains.samples:
         total = sum(remains.samples.values())
-        yield "it ran in", ", ".join(f"{place} ({count} of {total} looks)" for place, count in remains.samples.items())
+        yield "PC in", ", ".join(f"{place} ({count} of {total} samples)" for place, count in remains.samples.items())
     if remains.dump is not None:
         size = f"{remains.dump.file_bytes / MIB:.1f} MiB for {remains.dump.ram_bytes // MIB} MiB of RAM"
         yield "memory", f"{remains.dump.path} ({size}, written in {remains.dump.seconds:.1f} s)"
     for missing in remains.missing:
         yield "missing", missing
-    yield "comes back", again_text(report.again)
+    yield "reproduced", again_text(report.again)
 
 
 def registers(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """Return names and values of all registers, by group, those of the system sorted.
+    """Return names and values of all registers, by group; system registers are sorted.
 
     Vectors have 128 bits, the others 64 or 32.
     """
@@ -64,7 +64,7 @@ def registers(report: Report) -> Mapping[str, tuple[tuple[str, str], ...]]:
 
 
 def register_lines(report: Report) -> Iterator[str]:
-    """Yield all registers as lines of text; those that are 0 by their names only."""
+    """Yield all registers as lines of text; registers that are 0 only with their names."""
     for group, rows in registers(report).items():
         set_ = [f"{name} {value}" for name, value in rows if int(value, 16)]
         zero = [name for name, value in rows if not int(value, 16)]
@@ -78,6 +78,6 @@ def register_lines(report: Report) -> Iterator[str]:
 
 
 def text(title: str, report: Report, console: str) -> str:
-    """Return all of it as a text to hand over."""
+    """Return the facts, registers and console as one text."""
     said = [f"{name + ':':14}{words}" for name, words in facts(report)]
     return "\n".join([title, "", *said, "", *register_lines(report), "", "console:", "", console, ""])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ESR_EL2 in words: the fields of each exception class's ISS, as rows.
+"""Decode ESR_EL2 to text: the fields of each exception class's ISS, as rows.
 
 Source: Arm ARM D17.2.37 (ESR_ELx), the ISS encoding named in each row; FSC values, Table D17-9.
 """
@@ -39,7 +39,7 @@ FSC_NAMES: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Syndrome:
-    """An exit's syndrome: raw words, and the fields of its class with a note in words (empty when there is none)."""
+    """An exit's syndrome: raw registers, the fields of its class, and a note (may be empty)."""
 
     esr: int
     far: int
@@ -62,7 +62,7 @@ def fault_name(fsc: int) -> str:
 
 
 def decode(exit_: Switch) -> Syndrome | None:
-    """Return an exit's syndrome; None if its code says no trap: ESR_EL2 is then of an earlier one."""
+    """Return an exit's syndrome; None if its exit code is not a trap: ESR_EL2 is then of an earlier exit."""
     if exit_.code & ~exits.EXIT_WITH_SERROR_BIT != exits.EXCEPTION_TRAP:
         return None
     name = exits.exit_class(exit_.code, exit_.esr)
@@ -81,5 +81,5 @@ def _note(name: str, exit_: Switch) -> str:
         return f"{'write' if exits.DABT['WNR'].get(exit_.esr) else 'read'}, {fault}"
     if name in ("HVC64", "HVC32", "SMC64"):
         function = exits.SMCCC_BY_FID.get(exit_.values[0] & 0xFFFF_FFFF)
-        return f"x0 asks for {function.name}" if function else "x0 names no function known here"
+        return f"x0 is {function.name}" if function else "x0 is not a known function"
     return ""

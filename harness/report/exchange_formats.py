@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings for machines: JSON and JUnit XML.  Pure.
+"""Export findings for programs: JSON and JUnit XML.  Pure.
 
-JSON keys: ``unreadable[]`` (where, why) and ``findings[]`` with id, kind, title, verdict, why, confirmed,
-signature[], cluster, like[] (kept regressions that show its signature), new (there is none), target, kernel_release,
+JSON keys: ``unreadable[]`` (where, why) and ``findings[]`` with id, kind, title, verdict, why, confirmed, signature[],
+cluster, like[] (kept regressions that show its signature), new (like[] is empty), target, kernel_release,
 kernel_sha256, level, against (the second target, or null), count, first_seen, last_seen, rate, levels{level: stand},
-elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[] (as
-``replay --json`` has them).  docs/schema/findings.json has their types.
+elsewhere{emulator: rate}, releases[] (config, version, answer, seen, runs), scenario (text or null), sites[] (as in
+``replay --json``).  docs/schema/findings.json has their types.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ def story_json(story: Story) -> Mapping[str, object]:
 
 
 def _crash_json(crash: Report) -> Mapping[str, object]:
-    """Return what was left of a lost target: registers in hexadecimal, numbers of tries as [hits, runs]."""
+    """Return the state of a lost target: registers in hexadecimal, numbers of tries as [hits, runs]."""
     registers = {name: hex(value) for name, value in crash.remains.registers.items()}
     return {**asdict(crash), "remains": {**asdict(crash.remains), "registers": registers}}
 
 
 def _said(story: Story) -> str:
-    """Return the facts of a crash, a line each."""
+    """Return the facts of a crash, one line for each."""
     return "" if story.crash is None else "".join(f"{name}: {words}\n" for name, words in facts(story.crash))
 
 
 def findings_json(stories: Sequence[Story], unreadable: Sequence[tuple[str, str]] = ()) -> Mapping[str, object]:
-    """Return all findings as plain data, with the rows that cannot be read: where each is and why."""
+    """Return all findings as plain data, with the place and reason of each row that could not be read."""
     return {
         "findings": [story_json(story) for story in stories],
         "unreadable": [{"where": where, "why": why} for where, why in unreadable],
@@ -78,7 +78,7 @@ def findings_json(stories: Sequence[Story], unreadable: Sequence[tuple[str, str]
 
 
 def junit(stories: Sequence[Story]) -> str:
-    """Return findings as JUnit XML: a failed test case for each new one; what is known or flaky is skipped."""
+    """Return findings as JUnit XML: a failed test case for each new one, a skipped one for each known or flaky one."""
     skipped = sum(_is_skipped(story) for story in stories)
     attributes = {"name": "shadowfuzz", "tests": str(len(stories)), "skipped": str(skipped)}
     suite = ElementTree.Element("testsuite", attributes | {"failures": str(len(stories) - skipped), "errors": "0"})
@@ -86,7 +86,7 @@ def junit(stories: Sequence[Story]) -> str:
         finding = story.kept.finding
         name = f"{story.id} {signature_text(finding.signature)}"
         case = ElementTree.SubElement(suite, "testcase", {"classname": _xml(finding.where), "name": _xml(name)})
-        if _is_skipped(story):  # such a case has no type
+        if _is_skipped(story):  # a skipped case has no type
             why = likeness(story.like) if story.kept.confirmed else "flaky"
             what = ElementTree.SubElement(case, "skipped", {"message": _xml(f"{why}: {story.title}")})
         else:
@@ -98,10 +98,10 @@ def junit(stories: Sequence[Story]) -> str:
 
 
 def _is_skipped(story: Story) -> bool:
-    """Whether a finding is no news: it did not come back, or an erratum or a kept finding explains it."""
+    """Whether a finding is not new: it is flaky, or an erratum or a kept finding explains it."""
     return not story.kept.confirmed or bool(story.like)
 
 
 def _xml(text: str) -> str:
-    """XML 1.0 holds neither control characters, nor lone surrogates, nor U+FFFE and U+FFFF."""
+    """Replace characters that XML 1.0 forbids: control characters, lone surrogates, U+FFFE and U+FFFF."""
     return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)

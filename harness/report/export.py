@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A finding to hand over: a scenario that says all about itself, and a C program that needs nothing of ours.  Pure."""
+"""Export a finding: a self-contained scenario file, and a C program that does not need shadowfuzz.  Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
 
 NOT_IN_C = frozenset({"forge", "vcpu"})
-"""Steps that the C program has not: what KVM's handlers see is replaced by our module; other vCPUs."""
+"""Steps that the C program cannot do: forged exits need the recording module; it has only one vCPU."""
 NAP_US = 50_000
-"""How long the C program lets a guest spin before it takes it back, in microseconds."""
+"""How long the C program lets a guest run without an exit before it interrupts it, in microseconds."""
 
 
 def reproducer(story: Story) -> str | None:
-    """Return a scenario file with expected and observed values, versions and hashes as comments; None without one."""
+    """Return a scenario file with expected and observed values, versions and hashes as comments; None without a
+    scenario."""
     kept, finding = story.kept, story.kept.finding
     if kept.scenario is None:
         return None
@@ -58,8 +59,8 @@ def reproducer(story: Story) -> str | None:
 
 
 def earlier(story: Story) -> Mapping[str, str]:
-    """Return the scenarios that a crash or an alarm wants to have run before, by the end of a file's name, in their
-    order."""
+    """Return the scenarios that must run before to reproduce a crash or an alarm, in their order, by the suffix of a
+    file name."""
     again = None if story.crash is None else story.crash.again
     before = 0 if again is None else again.before
     if story.kept.finding.kind == "alarm":
@@ -69,9 +70,9 @@ def earlier(story: Story) -> Mapping[str, str]:
 
 
 def crash_text(story: Story) -> str | None:
-    """Return how the target was lost, with all registers and its console, or what its kernel complained of.
+    """Return how the target was lost, with all registers and its console, or the alarm of its kernel.
 
-    None: it was not lost, or that is unknown, and there is no complaint.
+    None: it was not lost, or no report exists, and there is no alarm.
     """
     if story.kept.finding.kind == "alarm":
         splat = "\n".join(printable(line) for line in story.kept.texts.get("console.txt", "").splitlines())
@@ -83,9 +84,9 @@ def crash_text(story: Story) -> str | None:
 
 
 def c_program(story: Story, name: str) -> str | None:
-    """Return the C program for a finding, to be called ``name``; None if no register that can be read back shows it.
+    """Return the C program ``name`` for a finding; None if no register that userspace can read shows it.
 
-    Steps behind the turn of the host in which it was seen are left out.
+    Steps after the round in which it was observed are left out.
     """
     scenario, divergence = story.kept.scenario, story.divergence
     if scenario is None or divergence is None or story.ran is None or not _readable(divergence):
@@ -117,16 +118,16 @@ def c_program(story: Story, name: str) -> str | None:
 
 
 def why_no_program(story: Story) -> str:
-    """Say why :func:`c_program` returned None."""
+    """Return why :func:`c_program` returned None."""
     if story.crash is not None:
-        return "the target was lost, there is no register to read back"
+        return "the target was lost, no register can be read"
     if story.kept.finding.kind == "alarm":
-        return "the target's kernel complained, there is no register to read back"
+        return "it is an alarm of the target's kernel, no register shows it"
     if story.divergence is None:
-        return "there is no trace of a divergence"
+        return "no trace of the divergence was kept"
     if _readable(story.divergence):
-        return f"a program cannot do what its scenario does: {', '.join(sorted(NOT_IN_C))}"
-    return f"relation {story.divergence.relation} is not about a register that a program can read back"
+        return f"a C program cannot do these steps of its scenario: {', '.join(sorted(NOT_IN_C))}"
+    return f"relation {story.divergence.relation} is not about a register that a program can read"
 
 
 def _expressible(steps: Iterable[Step]) -> bool:
@@ -148,12 +149,12 @@ def _comment(text: str) -> str:
 
 
 def _end(scenario: Scenario, story: Story, site: Site) -> int:
-    """Return how many steps there are up to the end of the host's turn at ``site``."""
+    """Return the number of steps up to the end of the round at ``site``."""
     if site.place is None:
         end = 0
     elif site.place.step is not None:
         end = site.place.step + 1
-    else:  # the guest was elsewhere: the step whose run it was
+    else:  # the guest was outside its code: the step of that run
         assert story.ran is not None
         end = min(story.ran.trace.events[site.event].step + 1, len(scenario.steps))
     while end < len(scenario.steps) and KINDS[scenario.steps[end].kind].side is Actor.HOST:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kept finding with all that a reader needs, recomputed from its scenario and its trace: pure."""
+"""Collect all data that a report shows of a kept finding, recomputed from its scenario and its trace: pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.findings.compare_releases import Versions, compare
 from harness.findings.finding import Finding, Signature, Tries, is_member, signature_text
 from harness.findings.intended_changes import Intended, between
 from harness.findings.known_divergences import Catalogue
-from harness.findings.release_history import Asked
+from harness.findings.release_history import ReleaseResult
 from harness.findings.verdict import (
     STAGES,
     EmulatorResult,
@@ -41,13 +41,13 @@ from harness.vm.crash import CRASH, EARLIER, ENDS, Report, from_text
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a store holds of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
+    """The stored data of a finding: ``confirmed`` or flaky; ``texts`` are consoles and earlier scenarios.
 
-    ``fresh_qemu`` counts reproductions in fresh machines, None if that was not tried; ``elsewhere`` is what other
-    emulators showed, None if none was tried.
-    ``scenario`` and the traces are None where there is none, or none that this version can read; ``other_trace`` is
-    that of the second target, where two were compared.  ``history``: which kernels show it, empty if none was asked.
-    ``config`` and ``other_config`` are the targets as they were then, None if that was not stored.
+    ``fresh_qemu`` counts reproductions in fresh machines, None if not tested; ``elsewhere`` has the results on other
+    emulators, None if not tested.  ``scenario`` and the traces are None if they are missing, or unreadable for this
+    version; ``other_trace`` is that of the second target, if two were compared.  ``history``: which kernels show it,
+    empty if none was tested.  ``config`` and ``other_config`` are the targets' configurations at that time, None if
+    they were not stored.
     """
 
     finding: Finding
@@ -60,17 +60,17 @@ class Kept:
     fresh_qemu: Tries | None = None
     other_trace: Trace | None = None
     elsewhere: tuple[EmulatorResult, ...] | None = None
-    history: tuple[Asked, ...] = ()
+    history: tuple[ReleaseResult, ...] = ()
     config: MachineConfig | None = None
     other_config: MachineConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A finding, explained; ``ran`` holds only the sites of its own signature, None if there is no trace.
+    """An explained finding; ``ran`` holds only the sites of its own signature, None without a trace.
 
-    ``crash`` is what was left of a target that was lost, None if nothing that this version can read.  ``like``: the
-    kept regressions that show its signature on its target, none if it is new.
+    ``crash`` is the report of a lost target, None if there is none that this version can read.  ``like``: the kept
+    regressions that show its signature on its target, empty if it is new.
     """
 
     kept: Kept
@@ -88,38 +88,39 @@ class Story:
 
     @property
     def anchor(self) -> str:
-        """Its name on a page: a finding may be confirmed in one campaign and flaky in another."""
+        """Its name on a page; different for confirmed and flaky, because a finding may be both in different
+        campaigns."""
         return self.id if self.kept.confirmed else f"flaky-{self.id}"
 
     @property
     def title(self) -> str:
-        """What it is, in one line."""
+        """Its description in one line."""
         return self.kept.finding.title
 
 
-_NOT_JUDGED = "nothing that it was running then can be judged"
+_NOT_JUDGED = "the result of what it was running is unknown"
 _NO_TRACE: Mapping[str, Verdict] = {
     "crash": Verdict("crash", f"the target was lost: {_NOT_JUDGED}"),
     "internal": Verdict("internal", "shadowfuzz itself failed"),
-    "alarm": Verdict("alarm", "the target's kernel complained in its log"),
+    "alarm": Verdict("alarm", "the log of the target's kernel has an alarm"),
     "divergence": Verdict("unexplained", "its trace was not kept"),
 }
 
 
-_NO_TARGET = Verdict("unexplained", "its trace was not checked: its target was not stored with it, and is not here")
+_NO_TARGET = Verdict("unexplained", "its trace was not checked: its target was not stored and does not exist here")
 
 
-def tell(
+def build_story(
     kept: Kept,
     cpu: Cpu | None,
     catalogue: Catalogue,
     changes: tuple[Intended, ...] = (),
     errata: TargetErrata = NO_ERRATA,
 ) -> Story:
-    """Return the story of a finding: its trace is checked again, its sites found, its verdict given.
+    """Return the story of a finding: check its trace again, find its sites, and give its verdict.
 
-    ``cpu`` is the target's, None if that is not known; ``errata`` are the target's.  Where two targets were compared
-    their traces are, with the intended ``changes``; there are no sites then.
+    ``cpu`` is the target's CPU model, None if it is unknown; ``errata`` are the target's.  If two targets were
+    compared, their traces are compared with the intended ``changes``; there are no sites then.
     """
     finding = kept.finding
     if finding.kind == "crash":
@@ -142,7 +143,7 @@ def tell(
         return plain
     divergence = first_of(checked, finding.signature)
     if divergence is None:
-        why = "this version explains it, or does not see it any more, in the trace that was kept"
+        why = "in the kept trace, this version explains it, or does not find it any more"
         return Story(kept, Verdict("abstraction", why), None, None, None)
     counted = (finding.same_vm, finding.fresh_vm, kept.fresh_qemu or Tries(0, 0))
     stages = tuple(Stage(name, tries) for name, tries in zip(STAGES, counted, strict=True))
@@ -158,7 +159,7 @@ def tell(
 def _crash(kept: Kept) -> Story:
     try:
         report = from_text(kept.texts.get(CRASH, ""))
-    except ValueError:  # of a campaign before there were reports
+    except ValueError:  # of a campaign of an older version without reports
         return Story(kept, _NO_TRACE["crash"], None, None, None)
     texts = {name: text for name, text in kept.texts.items() if name != CRASH}
     why = f"{ENDS.get(report.kind, 'the target was lost')}: {_NOT_JUDGED}"
@@ -166,21 +167,21 @@ def _crash(kept: Kept) -> Story:
 
 
 def _alarm_text(kept: Kept) -> str:
-    """Say that a kernel complained, and how often it does in fresh machines."""
+    """Describe an alarm, and how often it was reproduced in fresh machines."""
     why, before = _NO_TRACE["alarm"].why, _before(kept)
     if kept.fresh_qemu is None:
-        return f"{why}; it was not tried in fresh machines"
+        return f"{why}; not tested in fresh machines"
     how = f"after {before} of the scenarios that ran before it" if before else "alone"
     return f"{why}; the scenario {how}, in fresh machines: {rate_text(kept.fresh_qemu)}"
 
 
 def _before(kept: Kept) -> int:
-    """Return how many scenarios were kept that ran before."""
+    """Return the number of kept scenarios that ran before."""
     return sum(name.startswith(EARLIER) for name in kept.texts)
 
 
 def cluster_name(finding: Finding) -> str:
-    """Return what people call a finding's cluster."""
+    """Return the name of a finding's cluster, for people."""
     if finding.kind == "divergence":
         return signature_text(finding.signature)
     return f"{finding.kind}: {', '.join(finding.signature)}"
@@ -188,7 +189,7 @@ def cluster_name(finding: Finding) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Findings of one kind and signature: one cluster, whatever target, kernel and level they were seen on."""
+    """Findings of one kind and signature: one cluster, on any target, kernel and level."""
 
     kind: str
     signature: Signature
@@ -196,22 +197,22 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The cluster as people write it."""
+        """The name of the cluster."""
         return cluster_name(self.stories[0].kept.finding)
 
     @property
     def count(self) -> int:
-        """Scenarios that showed it."""
+        """Number of scenarios that showed it."""
         return sum(story.kept.count for story in self.stories)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Where it was seen."""
+        """The targets on which it was observed."""
         return tuple(dict.fromkeys(story.kept.finding.where for story in self.stories))
 
     @property
     def new(self) -> bool:
-        """Whether it is like no kept regression, on one target at least."""
+        """Whether on at least one target no kept regression has its signature."""
         return not all(story.like for story in self.stories)
 
 
@@ -225,9 +226,9 @@ def groups(stories: Iterable[Story]) -> tuple[Group, ...]:
 
 
 def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> str:
-    """Return the command that shows a finding again; ``out`` is the campaign's directory (empty: the current one).
+    """Return the command that reproduces a finding; ``out`` is the campaign's directory (empty: the current one).
 
-    A ``crash`` may want the scenarios before it, and so may an alarm.
+    A ``crash`` or an alarm may need the scenarios before it.
     """
     subject, other = kept.finding.subject, kept.finding.other
     shelf = "findings" if kept.confirmed else "flaky"
@@ -246,7 +247,8 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
 
 
 def _target_word(target: str, config: MachineConfig | None, copy: PurePath) -> str:
-    """Return what a command is given: of a target file without a path in its name, the copy beside the scenario."""
+    """Return the target argument of a command: for a target file without a path in its name, the copy next to the
+    scenario."""
     base, mark, emulator = target.partition("%") if "/" not in target else (target, "", "")
     if config is None or "@" in target or base in list_configs():
         return target

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to read a report, for somebody who has nothing else: relations, verdicts, a finding in words."""
+"""Explain how to read a report, for readers without other documents: relations, verdicts, a finding in words."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from harness.relations.registry import WORDS
 ABOUT = (
     "shadowfuzz runs small guests on real KVM and records the registers at every exit of the guest to KVM and every "
     "entry back into it. Each record is compared with the architecture and with a model of SeKVM's verified layer. "
-    "What differs, and what nothing on record explains, is a finding."
+    "A difference that no entry on record explains is a finding."
 )
 
 LIKE = (
-    "A kept finding (corpus/regressions) that has a rule is an erratum: its rule predicts, bit for bit, what a kernel "
-    "with it does. A finding is new if no erratum of its target predicts what was observed. Where no rule applies, a "
-    "finding is like a kept one if it has the same relation, register class, exit class and helper; its cause may be "
-    "another one. New findings that probably have one cause are one problem."
+    "A kept finding (corpus/regressions) that has a rule is an erratum: its rule predicts, bit for bit, the behaviour "
+    "of a kernel with it. A finding is new if no erratum of its target predicts the observed value. If no "
+    "rule applies, a finding is like a kept one if it has the same relation, register class, exit class and "
+    "helper; its cause may be different. New findings that probably have one cause are one problem."
 )
 
 VERDICTS: Mapping[str, str] = MappingProxyType(
     {
-        "kvm": "KVM does what the architecture, PSCI, SMCCC or its own interface forbids.",
-        "convention": "KVM leaves a convention of Linux; neither the architecture nor its own interface is broken.",
+        "kvm": "KVM violates the architecture, PSCI, SMCCC or its own API.",
+        "convention": "KVM violates a convention of Linux, but neither the architecture nor its own API.",
         "model": "A level of the proof is wrong about KVM, or about the deployed code.",
-        "abstraction": "The model speaks of less than KVM does; explained to the bit, and no finding.",
-        "emulator": "QEMU's doing: it goes away with another version or CPU model.",
-        "unexplained": "Nothing on record explains it: somebody has to look.",
-        "flaky": "It did not come back often enough when the same scenario was run again.",
+        "abstraction": "The model covers less than KVM; explained to the bit, and not a finding.",
+        "emulator": "Caused by QEMU: it does not occur with another version or CPU model.",
+        "unexplained": "No entry on record explains it: it must be analysed.",
+        "flaky": "It was not reproduced often enough when the same scenario was run again.",
         "crash": "The target was lost: a panic, a hang, or QEMU itself died.",
-        "alarm": "The target's own kernel complained in its log: a WARN, its lock checker, a stall, a taint.",
+        "alarm": "The log of the target's kernel has an alarm: a WARN, a lockdep report, a stall, a taint.",
         "internal": "shadowfuzz itself failed; the finding has the traceback.",
     }
 )
@@ -48,7 +48,7 @@ def _meaning(exit_class: str) -> str:
 
 
 def in_words(finding: Finding) -> str:
-    """Return a divergence as a sentence, empty if there is none or of a relation without one."""
+    """Return a divergence as a sentence; empty if there is none, or if its relation has no sentence."""
     if not finding.divergences or finding.other is not None:
         return ""
     first = finding.divergences[0]

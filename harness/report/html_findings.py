@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One finding in full as HTML: verdict and why, what differs, its scenario, how to see it again."""
+"""Render one finding in full as HTML: verdict and reason, differences, its scenario, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from harness.vm.crash import EARLIER
 
 
 def badge(name: str) -> Markup:
-    """Return a verdict's name in its colour."""
+    """Return a verdict's name with the CSS class of its colour."""
     return el("span", name, class_=f"badge {name}")
 
 
 def likeness_of(story: Story) -> Markup:
-    """Say what a finding is like, or that it is new."""
+    """Return the kept findings with its signature, or that it is new."""
     return put(likeness(story.like)) if story.like else badge(NEW)
 
 
 def finding(story: Story, out: str = "") -> Markup:
-    """Return all that is known of a finding; ``out`` is the campaign's directory in its command."""
+    """Return all data of a finding; ``out`` is the campaign's directory in its command."""
     kept, found = story.kept, story.kept.finding
     subject = found.subject
     seen = f"{times(kept.count, '{:,}'.format)}, first {when(found.first_seen)}, last {when(kept.last_seen)}"
@@ -60,14 +60,14 @@ def finding(story: Story, out: str = "") -> Markup:
 
 
 def _why(story: Story) -> Iterator[Markup]:
-    yield el("h4", "Verdict and why")
+    yield el("h4", "Verdict and reason")
     yield el("p", badge(story.verdict.name), f": {story.verdict.why}.")
     known = story.evidence
     if known is None:
         return
     rows: list[tuple[Content, ...]] = [("architecture", known.architecture, "")]
     rows += [(f"model, level {side.level}", side.stand, side.value) for side in known.sides]
-    yield table(("who", "stands", "says"), rows, "Who sides with KVM")
+    yield table(("source", "result", "value"), rows, "Predictions, compared with KVM")
     stages = ", ".join(f"{s.name} {rate_text(s.tries)}" for s in known.stages)
     missing = "".join(f" {line}." for line in not_measured(known))
     yield el("p", f"Reproduced {rate_text(together(known.stages))}: {stages}.{missing}", class_="dim")
@@ -87,7 +87,7 @@ def _differences(story: Story) -> Iterator[Markup]:
 
 
 def _history(story: Story) -> Iterator[Markup]:
-    """Which kernels show it, as `shadowfuzz bisect --finding` found out."""
+    """Yield which kernels show it, as found by `shadowfuzz bisect --finding`."""
     asked = story.kept.history
     if not asked:
         return
@@ -96,38 +96,38 @@ def _history(story: Story) -> Iterator[Markup]:
     yield el("ul", *(el("li", sentence) for sentence in sentences(asked)))
     rows = ((a.config, a.version, a.answer, f"{a.seen} of {a.runs}") for a in asked)
     heads = ("configuration", "kernel", "answer", "runs")
-    yield details(f"{len(asked)} kernels were asked", table(heads, rows, "Kernels that were asked"))
+    yield details(f"{len(asked)} kernels were tested", table(heads, rows, "Tested kernels"))
 
 
 def _pair(story: Story) -> Iterator[Markup]:
-    """Where two targets were compared: each difference of the first record that differs, side by side."""
+    """Yield each difference of the first record that differs, side by side, if two targets were compared."""
     finding = story.kept.finding
     if finding.other is None:
         return
     rows = ((d.register, d.exit_class, d.helper, d.expected, d.observed) for d in finding.divergences)
     heads = ("what", "exit class", "call", finding.subject.target, finding.other.target)
     yield el("h4", "What differs")
-    yield table(heads, rows, "Recorded on the one and on the other", "reg")
+    yield table(heads, rows, "Recorded on the first and on the second target", "reg")
 
 
 def _texts(story: Story) -> Iterator[Markup]:
-    """The texts that belong to a finding; scenarios that ran before are one part."""
+    """Yield the texts of a finding; scenarios that ran before are one part."""
     before = {name: text for name, text in story.kept.texts.items() if name.startswith(EARLIER)}
     for name, text in story.kept.texts.items():
         if name not in before:
             yield details(name, el("pre", text, tabindex="0"))
     if before:
         parts = (put(el("h5", name), el("pre", text, tabindex="0")) for name, text in before.items())
-        told = el("p", "In the same machine, 01 the last of them.", class_="dim")
+        told = el("p", "In the same machine; 01 is the last of them.", class_="dim")
         yield details(f"{len(before)} scenarios that ran before", told, *parts)
 
 
 def _crash(story: Story) -> Iterator[Markup]:
-    """What was left of a target that was lost."""
+    """Yield the state of a lost target."""
     if story.crash is None:
         return
     yield el("h4", "How the target was lost")
-    yield table(("", ""), facts(story.crash), "What was taken from the machine before it was ended", "facts")
+    yield table(("", ""), facts(story.crash), "State that was read from the machine before it was ended", "facts")
     if story.crash.remains.registers:
         lines = "\n".join(register_lines(story.crash))
         many = len(story.crash.remains.registers)
@@ -208,7 +208,7 @@ def _scenario(story: Story) -> Iterator[Markup]:
 
 
 def _trace(story: Story) -> Iterator[Markup]:
-    told = "N entry, E exit, U back in userspace, H host, L interrupts shown to it; only what changed is shown."
+    told = "N entry, E exit, U return to userspace, H host action, L list registers; only changes are shown."
     other = story.kept.finding.other
     pair = {} if other is None else {"": story.kept.trace, f" on {other.target}": story.kept.other_trace}
     for where, trace in pair.items() if story.ran is None else [("", story.ran.trace)]:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTML out of values: what is text is escaped, what is markup has a type of its own; tables and plots."""
+"""Build HTML from values: text is escaped, markup has its own type; tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 
@@ -13,11 +12,12 @@ from harness.report.html_style import CSS
 from harness.report.terminal import printable
 
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash_of(SCRIPT)}'"
-"""Nothing may be loaded, and nothing run but our own script, whatever a kernel wrote to its console."""
+"""Policy of a file: nothing is loaded, and only the report's own script runs, whatever a kernel wrote to its
+console."""
 LIVE_POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; script-src 'sha256-{hash_of(LIVE_SCRIPT)}'"
 )
-"""Of a page that a server of ours gives: it may ask that server for more."""
+"""Policy of a page of ``shadowfuzz serve``: it may also load data from that server."""
 
 
 class Markup(str):
@@ -32,7 +32,7 @@ SVG_VOID = frozenset({"line", "polyline", "rect", "circle"})
 
 
 def put(*contents: Content) -> Markup:
-    """Return contents one after the other; what is no :class:`Markup` is escaped, control characters made visible."""
+    """Concatenate contents; all but :class:`Markup` is escaped, with control characters made visible."""
     return Markup("".join(c if isinstance(c, Markup) else escape(_visible(str(c))) for c in contents))
 
 
@@ -45,18 +45,18 @@ def el(name: str, /, *contents: Content, **attributes: str) -> Markup:
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_visible(value))}"' for key, value in attributes.items()
     )
-    if name in SVG_VOID:  # which HTML would leave open
+    if name in SVG_VOID:  # HTML would not close these elements
         return Markup(f"<{name}{given}/>")
     return Markup(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{put(*contents)}</{name}>")
 
 
 def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
-    """Return markup one after the other."""
+    """Concatenate markup."""
     return Markup(between.join(parts))
 
 
 def document(title: str, *body: Markup, css: str = CSS, live: bool = False) -> str:
-    """Return a whole HTML file that needs nothing else; a ``live`` one may ask the server that gave it for more."""
+    """Return a self-contained HTML file; a ``live`` one may load data from its server."""
     head = (
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -69,9 +69,9 @@ def document(title: str, *body: Markup, css: str = CSS, live: bool = False) -> s
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str, class_: str = "") -> Markup:
-    """Return a table that scrolls by itself where the page is too narrow; ``caption`` is what it shows.
+    """Return a table that scrolls horizontally on a narrow page; ``caption`` describes it.
 
-    One of class ``stack`` has its cells one below the other there, each with the head of its column.
+    A table of class ``stack`` shows its cells below each other there, each with the head of its column.
     """
     head = el("tr", *(el("th", text, scope="col") for text in heads))
     body = [el("tr", *(el("td", cell, data_head=text) for text, cell in zip(heads, row, strict=True))) for row in rows]
@@ -80,68 +80,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str,
 
 
 def details(title: Content, *contents: Content) -> Markup:
-    """Return something to be unfolded."""
+    """Return a foldable element."""
     return el("details", el("summary", title), *contents)
 
 
 def when(iso: str) -> str:
-    """Return a moment, ISO 8601, as people read it; what is none as it is."""
+    """Format a time in ISO 8601 for people; another text is returned unchanged."""
     try:
         return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
         return iso
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A plot: points from left to right, and what they are; ``along`` is the unit to the right."""
-
-    title: str
-    unit: str
-    points: tuple[tuple[float, float], ...]
-    along: str = "s"
-
-
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 130, 52, 20
-MAX_DOTS, MAX_POINTS = 60, 240
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Leave so many points that a plot this wide shows all that it can; the last one stays."""
-    every = -(-len(points) // MAX_POINTS)
-    return points if every <= 1 else (*points[:-1:every], points[-1])
-
-
-def plot(line: Line) -> Markup:
-    """Return a line plot as SVG, from zero up; few points are dots, too."""
-    points = _thin(line.points)
-    right = max((x for x, _ in line.points), default=0.0) or 1.0
-    top = max((y for _, y in line.points), default=0.0) or 1.0
-
-    def place(x: float, y: float) -> str:
-        return f"{_LEFT + x / right * (_WIDTH - _LEFT - 8):.1f},{_HEIGHT - _BOTTOM - y / top * (_HEIGHT - 34):.1f}"
-
-    base = _HEIGHT - _BOTTOM
-    last = line.points[-1][1] if line.points else 0
-    label = f"{line.title} over time: {last:,.0f} {line.unit} at the end, at most {top:,.0f}"
-    x1, y1 = str(_LEFT), str(base)
-    few = line.points if len(line.points) <= MAX_DOTS else ()
-    at = (place(x, y).split(",") for x, y in few)
-    dots = [el("circle", cx=cx, cy=cy, r="2.5", class_="dot") for cx, cy in at]
-    return el(
-        "figure",
-        el("figcaption", line.title),
-        el(
-            "svg",
-            el("line", x1=x1, y1=y1, x2=str(_WIDTH - 8), y2=y1, class_="axis"),
-            el("line", x1=x1, y1="14", x2=x1, y2=y1, class_="axis"),
-            el("text", f"{top:,.0f}", x=str(_LEFT - 6), y="18", text_anchor="end"),
-            el("text", "0", x=str(_LEFT - 6), y=y1, text_anchor="end"),
-            *dots,
-            el("text", f"{right:,.0f} {line.along}", x=str(_WIDTH - 8), y=str(_HEIGHT - 4), text_anchor="end"),
-            el("polyline", points=" ".join(place(x, y) for x, y in points), class_="line"),
-            viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-            role="img",
-            aria_label=label,
-        ),
-    )

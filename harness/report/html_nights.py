@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the report about runs: what each night brought, plots over nights, the last run from second to second."""
+"""Render the report's section about runs: changes of each night, plots over nights, the course of the last run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from harness.report.campaign_data import Run
-from harness.report.html_markup import Content, Line, Markup, details, el, plot, put, table, when
+from harness.report.html_markup import Content, Markup, details, el, put, table, when
 from harness.report.nights import Change, Night, nights_of
+from harness.report.plots import Line, plot
 from harness.report.terminal import many
 
 SHOWN = 14
-"""So many nights are in the table; the others are folded."""
+"""Number of nights in the table; the others are folded."""
 MAX_NAMES = 6
 PLOTTED = 60
 
@@ -37,7 +38,7 @@ def _summary(told: Sequence[Night]) -> str:
         return "No run has ended yet."
     last = told[-1]
     if last.clusters is None:
-        return "The last run is the first on its target: nothing to compare it with."
+        return "The last run is the first on its target: there is no run to compare it with."
     parts = [
         f"{many(len(change.new), name, several)} new, {len(change.gone)} gone"
         for change, name, several in (
@@ -47,7 +48,7 @@ def _summary(told: Sequence[Night]) -> str:
         )
         if change is not None
     ]
-    return f"Since the run before: {'; '.join(parts)}. New: in no run before it. Gone: in the last one and not in this."
+    return f"Since the run before: {'; '.join(parts)}. New: in no earlier run. Gone: in the run before, not now."
 
 
 def _table(told: Sequence[Night], places: Mapping[str, str]) -> Iterator[Markup]:
@@ -63,9 +64,9 @@ def _table(told: Sequence[Night], places: Mapping[str, str]) -> Iterator[Markup]
         for night in reversed(told)
     ]
     if rows:
-        yield table(heads, rows[:SHOWN], "What each night brought, newest first", "stack")
+        yield table(heads, rows[:SHOWN], "Changes of each night, newest first", "stack")
     if rows[SHOWN:]:
-        yield details(f"{len(rows) - SHOWN} nights before", table(heads, rows[SHOWN:], "Nights before", "stack"))
+        yield details(f"{len(rows) - SHOWN} earlier nights", table(heads, rows[SHOWN:], "Earlier nights", "stack"))
 
 
 def _names(night: Night, places: Mapping[str, str], *, gone: bool) -> Content:
@@ -128,7 +129,7 @@ def _runs(runs: Sequence[Run]) -> Markup:
             f"{r.number('scenarios'):,.0f}",
             f"{r.number('checked_exits_per_s'):,.0f}",
             f"{r.number('coverage'):,.0f}",
-            "ended" if r.summary is not None else "killed before its end, or running",
+            "ended" if r.summary is not None else "killed before its end, or still running",
         )
         for r in reversed(runs)
     ]

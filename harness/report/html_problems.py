@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first part of the report: what is new, as problems, and the errata that came back."""
+"""Render the first sections of the report: new findings as problems, and the observed errata."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.report.release_strip import axis_of, ends_of, strip
 from harness.report.terminal import many, times
 
 InFull = Callable[[Story], Markup]
-"""Returns what is unfolded of a finding."""
+"""Return the unfolded part of a finding."""
 
 
 def problems(book: Book, in_full: InFull) -> Markup:
-    """Return the section of what no erratum explains."""
+    """Return the section of problems, which no erratum explains."""
     if not book.problems:
         return el("section", el("h2", "Problems"), el("p", "Nothing new."), id="problems")
-    told = "A problem is what no erratum of its target explains: clusters that probably have one cause."
+    told = "A problem is a group of clusters that probably have one cause, and that no erratum of the target explains."
     parts = (_problem(number, problem, book, in_full) for number, problem in enumerate(book.problems, 1))
     return el(
         "section", el("h2", "Problems"), el("p", told, class_="dim"), _jump(book), _filter(book), *parts, id="problems"
@@ -34,12 +34,12 @@ def problems(book: Book, in_full: InFull) -> Markup:
 
 
 def problem_anchor(problem: ProblemStory) -> str:
-    """Return where a problem is on the page."""
+    """Return a problem's anchor on the page."""
     return f"problem-{problem.stories[0].anchor}"
 
 
 def _jump(book: Book) -> Markup:
-    """A list that is one stop of the Tab key, however many problems there are."""
+    """Return a select list of the problems, which is one stop of the Tab key."""
     if len(book.problems) < 2:
         return put()
     options = (
@@ -88,13 +88,13 @@ def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) ->
 
 
 def _tags(problem: ProblemStory, book: Book) -> tuple[str, str]:
-    """What the problems can be filtered by: verdict, and status."""
+    """Return the tags that the filter compares: verdict and status."""
     said = book.said.get(problem.id)
     return problem.stories[0].verdict.name, said.status if said else NEW
 
 
 def _compares(story: Story) -> Iterator[Markup]:
-    """Say what was compared with what: the first that a reader who knows no relation asks."""
+    """Yield what the relation compares, for a reader who does not know it."""
     first = next(iter(story.kept.finding.divergences), None)
     words = None if first is None else WORDS.get(first.relation)
     if first is not None and words is not None:
@@ -118,17 +118,17 @@ def _said(book: Book, id_: str) -> Iterator[Markup]:
 
 
 def _rate(story: Story) -> str:
-    return "" if story.evidence is None else f", comes back {rate_text(together(story.evidence.stages))}"
+    return "" if story.evidence is None else f", reproduced {rate_text(together(story.evidence.stages))}"
 
 
 def errata(book: Book) -> Markup:
-    """Return the section of what is known by its cause."""
+    """Return the section of errata: findings with a known cause."""
     axis = ends_of(axis_of(book.releases.values()))
-    heads = ("erratum", "clusters", "seen", "what a kernel with it does", "releases", "last")
+    heads = ("erratum", "clusters", "seen", "behaviour of a kernel with it", "releases", "last")
     told = (
-        "What came back of the findings that the project keeps. The rule of an erratum predicts what was seen, bit "
-        "for bit; a ~ marks those of which some clusters have the signature alone. A bar shows which of the measured "
-        f"kernels have it, from {axis[0]} to {axis[1]}."
+        "Kept findings of the project that were observed again. The rule of an erratum predicts the observed values, "
+        "bit for bit; a ~ marks errata for which some clusters match by signature only. A bar shows which of the "
+        f"measured kernels have it, from {axis[0]} to {axis[1]}."
     )
     rows = table(heads, _rows(book), "Errata", "stack sort")
     return el("section", el("h2", "Errata"), el("p", told, class_="dim"), rows, id="errata")
@@ -146,6 +146,6 @@ def _rows(book: Book) -> Iterator[tuple[Content, ...]]:
 
 
 def lead(erratum: ErratumStory) -> Story:
-    """Return the finding that stands for an erratum: the one that was seen most."""
+    """Return the finding that represents an erratum: the most frequent one."""
     by_cause = [story for story in erratum.stories if is_by_cause(story.kept.finding)]
     return max(by_cause or erratum.stories, key=lambda story: story.kept.count)

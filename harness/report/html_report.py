@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as one HTML file that needs nothing else, or as the page of a server that gives more on demand."""
+"""Render a report as a self-contained HTML file, or as a page of a server that loads details on demand."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.report.html_problems import lead, problem_anchor
 from harness.report.terminal import many
 
 MAX_UNREADABLE = 50
-"""So many rows that cannot be read are listed."""
+"""Number of unreadable rows that are listed."""
 FULL_OF_A_PROBLEM = 3
-"""So many clusters of a problem are in a file in full."""
+"""Number of clusters of a problem that a file shows in full."""
 _NAV = (
     ("problems", "Problems"),
     ("errata", "Errata"),
@@ -36,8 +36,8 @@ _NAV = (
 def page(book: Book, *, live: bool = False) -> str:
     """Return the whole report.
 
-    In a file, of the findings that one erratum explains only one is shown in full: the others differ in where it shows.
-    A ``live`` page has none: each is loaded from ``/findings/ID`` when it is unfolded.
+    A file shows only one of the findings that one erratum explains in full: the others differ only in their place.  A
+    ``live`` page shows none: each is loaded from ``/findings/ID`` when it is unfolded.
     """
     parts = _Parts(book, live=live)
     nodes = html_nodes.nodes(book.nodes, book.runs)
@@ -61,7 +61,7 @@ def page(book: Book, *, live: bool = False) -> str:
 
 
 def finding_page(story: Story, out: str) -> str:
-    """Return one finding as a page: what a live page loads, and what a browser without script is sent to.
+    """Return one finding as a page: a live page loads it, and a browser without script opens it.
 
     ``out``: as in :func:`harness.report.html_findings.finding`.
     """
@@ -70,7 +70,7 @@ def finding_page(story: Story, out: str) -> str:
 
 
 class _Parts:
-    """Findings, folded: each at one place, and there in full, on demand, or by the command that shows it."""
+    """Render folded findings: each at one place, in full, loaded on demand, or as the command that shows it."""
 
     def __init__(self, book: Book, *, live: bool) -> None:
         self._book, self._live = book, live
@@ -99,8 +99,8 @@ class _Parts:
         """Return the section of all clusters, folded."""
         some = groups(self._book.stories)
         told = (
-            "A cluster: one relation, register class, exit class, helper of the model and cause. Crashes first, then "
-            "what is new, then by frequency. In a file only one of each erratum is shown in full."
+            "A cluster has one relation, register class, exit class, helper of the model and cause. Order: crashes, "
+            "new clusters, then by frequency. A file shows only one cluster of each erratum in full."
         )
         rows = (el("li", self._head(group), *map(self._place, group.stories)) for group in some)
         lines = details(many(len(some), "cluster"), el("ul", *rows, class_="clusters"))
@@ -121,15 +121,15 @@ def _header(book: Book) -> Markup:
     made = f"made {when(book.made)} by shadowfuzz {book.version}"
     box = Markup('<input id="search" type="search" placeholder="Search" aria-label="Search all rows and findings">')
     found = el("p", id="found", role="status", class_="dim")
-    title = el("h1", "shadowfuzz: what real KVM does that it should not")
+    title = el("h1", "shadowfuzz: divergences of real KVM")
     return el("header", title, el("p", made, class_="dim"), box, found, *_unreadable(book))
 
 
 def _unreadable(book: Book) -> Iterator[Markup]:
-    """What is missing from the page."""
+    """Yield what is missing on the page."""
     if book.unreadable:
         rows = el("ul", *(el("li", line[:300]) for line in book.unreadable[:MAX_UNREADABLE]))
-        told = f"{many(len(book.unreadable), 'row')} of the database cannot be read; this page is made of the others"
+        told = f"{many(len(book.unreadable), 'row')} of the database cannot be read; this page shows the others"
         yield details(el("b", told, class_="new"), rows)
 
 
@@ -145,8 +145,8 @@ def _overview(book: Book) -> Markup:
         (runs[-1].number("checked_exits_per_s") if runs else 0, "checked exits/s, last run"),
         (len(clusters), "clusters of divergences"),
         (sum(group.new for group in clusters), "of them new"),
-        (sum(s.kept.finding.kind == "crash" for s in confirmed), "ways to lose the target"),
-        (len(book.stories) - len(confirmed), "flaky, kept apart"),
+        (sum(s.kept.finding.kind == "crash" for s in confirmed), "crashes of the target"),
+        (len(book.stories) - len(confirmed), "flaky findings"),
     )
     return el(
         "section",
@@ -160,15 +160,15 @@ def _overview(book: Book) -> Markup:
 def _how_to_read() -> Iterator[Markup]:
     yield el("p", ABOUT)
     relations = ((f"{name}.*", words.compares) for name, words in WORDS.items())
-    yield table(("relation", "compares"), relations, "What a finding's name begins with", "facts")
+    yield table(("relation", "compares"), relations, "Relations, the first word of a divergence's name", "facts")
     verdicts = ((badge(name), words) for name, words in VERDICTS.items())
     yield table(("verdict", "means"), verdicts, "Verdicts", "facts")
     yield el("p", LIKE)
-    yield el("p", "In tables of registers, before is the register at the exit, host what KVM and userspace left there.")
+    yield el("p", "In tables of registers, before is the value at the exit, host the value after KVM and userspace.")
 
 
 def _listed(title: str, told: str, rows: Markup) -> Markup:
-    """A part of the report that is a folded table; ``told`` says what of."""
+    """Return a section with a folded table; ``told`` describes it."""
     return el("section", el("h2", title), el("p", told, class_="dim"), rows, id=title.lower(), class_="appendix")
 
 
@@ -177,7 +177,7 @@ def _listed(title: str, told: str, rows: Markup) -> Markup:
 
 def _known(book: Book) -> Markup:
     rows = ((f"{hits:,}", badge(e.verdict), el("code", e.id), e.why, e.source) for e, hits in book.known)
-    told = "Divergences that are explained to the bit, and why. They are counted in every run, and are no findings."
+    told = "Divergences that are explained to the bit, and why. They are counted in every run, and are not findings."
     heads = ("hits", "verdict", "entry", "why", "source")
     caption = many(len(book.known), "entry", "entries")
     return _listed("Known", told, details(caption, table(heads, rows, "The catalogue", "stack num")))
@@ -185,12 +185,12 @@ def _known(book: Book) -> Markup:
 
 def _branches(book: Book) -> Markup:
     told = (
-        "Decisions of the model, and at how many checked exits of all runs each went which way. "
-        "What was never taken comes first, with the reason where one is known."
+        "Decisions of the model, and the number of checked exits of all runs with each outcome. "
+        "Outcomes that never occurred come first, with the reason if one is known."
     )
     rows = (_branch(branch) for branch in sorted(book.branches, key=lambda b: bool(b.yes and b.no)))
     both = sum(bool(b.yes and b.no) for b in book.branches)
-    caption = f"{both} of {len(book.branches)} decisions seen both ways"
+    caption = f"{both} of {len(book.branches)} decisions with both outcomes"
     heads = ("function", "decision", "yes", "no", "never, because")
     return _listed("Branches", told, details(caption, table(heads, rows, caption, "stack")))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report's scripts: a search box, sorted tables, a list of problems; and on a server's page details on demand.
+"""Provide the report's scripts: search box, sorted tables, list of problems; on a server's page details on demand.
 
 The page works without them.  A file's script loads nothing and sends nothing.
 """
@@ -79,9 +79,9 @@ for (const part of document.querySelectorAll("details[data-load]")) part.addEven
 });
 """
 )
-"""JavaScript of a server's page: what is unfolded is asked for, from the same server."""
+"""JavaScript of a server's page: load an unfolded finding from the same server."""
 
 
 def hash_of(script: str) -> str:
-    """Return how a Content-Security-Policy names a script (CSP Level 3, hash-source)."""
+    """Return a script's hash for a Content-Security-Policy (CSP Level 3, hash-source)."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report's style sheet: light and dark, from a phone's width up, and for print."""
+"""Provide the report's style sheet: light and dark, from a phone's width up, and for print."""
 
 CSS = """
 :root{--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--soft:#f6f8fa;--bad:#b3261e;--warn:#8a5a00;--ok:#1a7f37;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a corpus reached of KVM and of the model: as text, as plain data, as one HTML page."""
+"""Show what a corpus reached in KVM and in the model: as text, as plain data, as one HTML page."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PARTS = (EL1, EL2, GENERIC)
 
 @dataclass(frozen=True, slots=True)
 class ReachReport:
-    """All that is shown.
+    """The content of a coverage report.
 
-    ``subject`` says what was run: target, kernel, level; ``files`` are empty without debug information.
+    ``subject`` has target, kernel and level; ``files`` is empty without debug information.
     """
 
     subject: Mapping[str, str]
@@ -42,17 +42,17 @@ class ReachReport:
     files: tuple[FileReach, ...] = ()
 
     def reached(self, part: str) -> tuple[FunctionReach, ...]:
-        """The functions of a part that were executed, those with the most instructions first."""
+        """Return the executed functions of a part, those with the most instructions first."""
         rows = [row for row in self.functions if row.function.part == part and row.blocks]
         return tuple(sorted(rows, key=lambda row: (-row.instructions, row.function.begin)))
 
     def of(self, part: str) -> tuple[FunctionReach, ...]:
-        """All functions of a part."""
+        """Return all functions of a part."""
         return tuple(row for row in self.functions if row.function.part == part)
 
     @property
     def taken(self) -> tuple[Decision, ...]:
-        """The decisions that some scenario took."""
+        """The decisions that at least one scenario took."""
         return tuple(row.decision for row in self.decisions if row.scenarios)
 
 
@@ -114,11 +114,11 @@ def _sums(report: ReachReport, part: str) -> dict[str, int]:
 
 
 def text(report: ReachReport, *, every_function: bool = False) -> str:
-    """Return a report for people; ``every_function``: a line for each that was reached."""
+    """Return a report as text; ``every_function``: with a line for each reached function."""
     lines = [
         ", ".join(f"{name} {value}" for name, value in report.subject.items()),
         f"{report.scenarios} scenarios, {report.edges} edges of KVM's code"
-        + (f"; files that are no scenario: {report.invalid}" if report.invalid else ""),
+        + (f"; files that are not scenarios: {report.invalid}" if report.invalid else ""),
         *(f"machine lost at {name}: {why}" for name, why in report.lost.items()),
         "",
         "part                  functions reached   instructions reached",
@@ -138,10 +138,10 @@ def text(report: ReachReport, *, every_function: bool = False) -> str:
         lines += ["", "source files: lines reached, of all that have code"]
         lines += [f"{len(row.reached):6} {len(row.of):6}  {row.file}" for row in report.files if row.reached]
     entered = [row for row in report.handlers if row.scenarios]
-    lines += ["", f"exit handlers: {len(entered)} of {len(report.handlers)} entered, by so many scenarios"]
+    lines += ["", f"exit handlers: {len(entered)} of {len(report.handlers)} entered; number of scenarios, handler"]
     lines += [f"{row.scenarios:6}  {row.function}  ({row.handler.classes}){_forged(row)}" for row in entered]
     handlers = ((f"{row.function} ({row.handler.classes})", row.why) for row in report.handlers)
-    lines += _never_lines("never by what a guest does", handlers)
+    lines += _never_lines("never by a guest's own exit", handlers)
     lines += ["", f"decisions of the model: {len(report.taken)} of {len(report.decisions)} taken"]
     lines += _never_lines("never", ((decision_text(row.decision), row.why) for row in report.decisions))
     return "\n".join(lines)
@@ -152,7 +152,7 @@ def _forged(row: HandlerReach) -> str:
 
 
 def _never_lines(never: str, rows: Iterable[tuple[str, Reason | None]]) -> Iterator[str]:
-    """What was never reached, a block for each reason; what is to be done comes first."""
+    """Yield the items that were never reached, a block for each reason; open tasks first."""
     groups: dict[tuple[bool, str, str], list[str]] = {}
     for name, why in rows:
         if why is not None:
@@ -163,11 +163,11 @@ def _never_lines(never: str, rows: Iterable[tuple[str, Reason | None]]) -> Itera
 
 
 def page(report: ReachReport) -> str:
-    """Return a report as one HTML file that needs nothing else."""
+    """Return a report as a self-contained HTML file."""
     subject = ", ".join(f"{name} {value}" for name, value in report.subject.items())
     body = el(
         "main",
-        el("header", el("h1", "shadowfuzz: what the corpus reaches of KVM and of the model"), el("p", subject)),
+        el("header", el("h1", "shadowfuzz: coverage of KVM and of the model by the corpus"), el("p", subject)),
         _overview(report),
         _handlers(report.handlers),
         _decisions(report.decisions),
@@ -201,7 +201,7 @@ def _handlers(rows: Sequence[HandlerReach]) -> Markup:
         (row.function, row.handler.classes, f"{row.scenarios or 'never'}{_forged(row)}", _never(row.why))
         for row in rows
     ]
-    heads = ("handler", "exception classes", "scenarios", "why never by a guest")
+    heads = ("handler", "exception classes", "scenarios", "why never by a guest's own exit")
     shown = table(heads, cells, "KVM's exit handlers", "stack")
     return el("section", el("h2", "Exit handlers"), shown)
 
@@ -213,7 +213,7 @@ def _decisions(rows: Sequence[DecisionReach]) -> Markup:
 
 
 def _matrix(report: ReachReport) -> Markup:
-    """Functions that every scenario reaches go with everything: they are left out, and said to be."""
+    """Return the table of functions by decisions; functions that every scenario reaches are left out, with a note."""
     columns = report.taken
     some = {row.function.begin: row for row in report.functions if 0 < row.scenarios < report.scenarios}
     rows = list(_matrix_rows(report.matrix, some, columns))
@@ -243,7 +243,7 @@ def _files(rows: Sequence[FileReach]) -> Markup:
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Return numbers as text, runs of them as ``3-5``."""
+    """Format numbers; consecutive ones as ``3-5``."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][1] == number - 1:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of campaigns compared: what each found that no run before it on the same target had, and what is gone.  Pure.
+"""Compare runs of campaigns on the same target: what each found that no earlier run had, and what is gone.  Pure.
 
-What a run found is in its summary (:mod:`fuzz.campaign.summary`), as text that may be of another version: what is not
-there is nothing.
+A run's findings are in its summary (:mod:`fuzz.campaign.summary`), which may be of another version: missing keys count
+as empty.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from harness.report.campaign_data import Run
 
 MAX_NAMES = 10_000
-"""So many of a kind are read of one summary."""
+"""Maximum number of names of one kind that are read from a summary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed from the run before: names that are there and were in no run before, and names that are gone."""
+    """The change since the run before: names that no earlier run had, and names that are gone."""
 
     new: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -27,9 +27,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """A run that ended, and how it differs from those before it; None: there was none on the same target.
+    """A finished run, and its differences to the runs before it; None: it is the first on its target.
 
-    ``problems`` are ids of the findings that lead them, ``errata`` names, ``clusters`` ids of findings.
+    ``problems`` are ids of their first findings, ``errata`` names, ``clusters`` ids of findings.
     """
 
     run: Run
@@ -40,14 +40,14 @@ class Night:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """Names of one kind in the run before, and in any run before."""
+    """Names of one kind in the run before, and in all earlier runs."""
 
     last: frozenset[str]
     ever: frozenset[str]
 
 
 def nights_of(runs: Iterable[Run]) -> tuple[Night, ...]:
-    """Return the runs that ended, the oldest first, each compared with those before it on the same target."""
+    """Return the finished runs, the oldest first, each compared with the earlier ones on the same target."""
     before: dict[tuple[tuple[str, ...], str], _Before] = {}
     nights = []
     for run in runs:
@@ -64,14 +64,14 @@ def nights_of(runs: Iterable[Run]) -> tuple[Night, ...]:
 
 
 def nights_with(runs: Iterable[Run], ids: Iterable[str]) -> tuple[int, int]:
-    """Return how many of the runs that ended found one of some findings, and how many there are."""
+    """Return the number of finished runs that found at least one of some findings, and the number of finished runs."""
     wanted = frozenset(ids)
     ended = [run for run in runs if run.summary is not None]
     return sum(not wanted.isdisjoint(ids_of(run, "findings")) for run in ended), len(ended)
 
 
 def ids_of(run: Run, key: str) -> frozenset[str]:
-    """Return the ids of a list of a run's summary."""
+    """Return the ids of a list in a run's summary."""
     rows = (run.summary or {}).get(key)
     some = rows[:MAX_NAMES] if isinstance(rows, list) else []
     return frozenset(str(row["id"])[:200] for row in some if isinstance(row, Mapping) and "id" in row)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kept findings as problems and errata: what is new, grouped by its probable cause, and what is known by its cause."""
+"""Group kept findings: new ones into problems, by their probable cause, and known ones into errata."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from harness.report.finding_data import Story
 
 @dataclass(frozen=True, slots=True)
 class ProblemStory:
-    """New findings that probably have one cause; the first of ``stories`` leads them."""
+    """New findings that probably have one cause; the first of ``stories`` represents them."""
 
     stories: tuple[Story, ...]
 
     @property
     def id(self) -> str:
-        """The id of the finding that leads it."""
+        """The id of its first finding."""
         return self.stories[0].id
 
     @property
     def count(self) -> int:
-        """Scenarios that showed its first finding."""
+        """Number of scenarios that showed its first finding."""
         return self.stories[0].kept.count
 
     @property
@@ -40,19 +40,19 @@ class ProblemStory:
 
 @dataclass(frozen=True, slots=True)
 class ErratumStory:
-    """Findings that an erratum explains; ``by_signature``: so many of them have only its signature."""
+    """Findings that an erratum explains; ``by_signature``: the number of them that only have its signature."""
 
     id: str
     stories: tuple[Story, ...]
 
     @property
     def count(self) -> int:
-        """Scenarios that showed one of its findings, at least."""
+        """Lower bound of the number of scenarios that showed one of its findings."""
         return max(story.kept.count for story in self.stories)
 
     @property
     def by_signature(self) -> int:
-        """How many of its findings have its signature alone: their cause is not determined."""
+        """The number of its findings that only have its signature: their cause is not determined."""
         return sum(not is_by_cause(story.kept.finding) for story in self.stories)
 
     @property
@@ -62,7 +62,7 @@ class ErratumStory:
 
 
 def problems_of(stories: Iterable[Story], examples: Mapping[str, Sequence[Example]]) -> tuple[ProblemStory, ...]:
-    """Return what is new and confirmed as problems: lost machines first, then the most frequent first."""
+    """Return new confirmed findings as problems: lost machines first, then the most frequent first."""
     new = {story.id: story for story in stories if story.kept.confirmed and not story.like}
     grouped = group_problems({id_: examples.get(id_, ()) for id_ in new})
     found = (ProblemStory(tuple(new[id_] for id_ in problem.clusters)) for problem in grouped)

@@ -26,7 +26,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def steps() -> str:
-    """Every step of a scenario: syntax, who does it, what it does, its operands, its source."""
+    """Every step of a scenario: syntax, guest or host, its effect, its operands, its source."""
     rows = [(f"`{k.syntax}`", k.side.value, k.summary, k.source) for k in STEP_KINDS]
     users: dict[tuple[str, str], list[str]] = {}
     for kind in STEP_KINDS:
@@ -36,14 +36,14 @@ def steps() -> str:
     return "\n\n".join(
         (
             table(("step", "side", "what it does", "source"), rows),
-            "What each operand may be:",
-            table(("operand", "what it may be", "steps"), legend),
+            "Values of the operands:",
+            table(("operand", "values", "steps"), legend),
         )
     )
 
 
 def targets(folder: Path) -> str:
-    """Every target of ``folder``: name, CPU, what it is."""
+    """Every target of ``folder``: name, CPU, description, kernel package."""
     rows = []
     for path in sorted(folder.glob("*.toml")):
         config = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def targets(folder: Path) -> str:
 
 
 def findings(*expected: Path) -> str:
-    """The findings of stock kernels, a section each, as each ``expected.toml`` of the corpus has them."""
+    """The findings of stock kernels, one section for each, from each ``expected.toml`` of the corpus."""
     sections = []
     for path in expected:
         for row in load_regressions(path):
@@ -74,11 +74,11 @@ FIRST_FINDINGS = (
     "enable-loses-pending-interrupts",
     "vms-without-gic-share-cpu-interface",
 )
-"""The findings that the README shows: short, and each of another kind."""
+"""The findings that the README shows: short ones, of different kinds."""
 
 
 def first_findings(expected: Path) -> str:
-    """The summaries of :data:`FIRST_FINDINGS`, each with a link to the rest.  KeyError: one of them is not kept."""
+    """The summaries of :data:`FIRST_FINDINGS`, each with a link to its section.  KeyError: one of them is not kept."""
     rows = {row.id: row for row in load_regressions(expected)}
     return "\n".join(
         f"- {rows[name].summary} [`{name}`](docs/findings.md#{name}), {', '.join(rows[name].targets)}."
@@ -87,7 +87,7 @@ def first_findings(expected: Path) -> str:
 
 
 def relations() -> str:
-    """Every row of the registry: its divergences, what is compared, by which module."""
+    """Every row of the registry: its divergences, the comparison, its module."""
     rows: list[tuple[str, str, str]] = []
     for one in ALL:
         shows = ", ".join(f"`{name}`" for name in one.shows.split(", "))
@@ -102,7 +102,7 @@ def relations_in_short() -> str:
 
 
 def errata(*expected: Path) -> str:
-    """Every kept finding: where and how which kernels depart from the contract, or that it has no rule."""
+    """Every kept finding: the place and effect of its rule and its kernels, or that it has no rule."""
     rows = []
     for row in load_regressions(*expected):
         rule = any_rule_of(row.id)
@@ -140,5 +140,5 @@ def blocks(root: Path) -> Mapping[str, str]:
 
 
 def render(text: str, made: Mapping[str, str]) -> str:
-    """Return ``text`` with every generated block as it must be.  KeyError: a block that nobody makes."""
+    """Return ``text`` with every generated block updated.  KeyError: a block of an unknown name."""
     return _ANY.sub(lambda match: _BLOCK.format(name=match[1], body=made[match[1]]), text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the check of a recording showed, as text for people and as plain data."""
+"""Show the result of the check of a recording, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from harness.trace.recording import End, Head
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One checked recording; ``size`` is that of its file in bytes, ``seconds`` what the check took.
+    """One checked recording; ``size`` is the size of its file in bytes, ``seconds`` the duration of the check.
 
-    ``tallies`` has one for each level of the model.  What was compared without a model is in each of them.  ``like``:
-    the kept findings that are the cause of a cluster, or show its signature, by signature.
+    ``tallies`` has one for each level of the model; comparisons without a model are in each of them.  ``like``: the
+    kept findings that are the cause of a cluster, or have its signature, by signature.
     """
 
     path: str
@@ -33,12 +33,12 @@ class Report:
 
     @property
     def tally(self) -> Tally:
-        """That of the first level."""
+        """The tally of the first level."""
         return next(iter(self.tallies.values()))
 
     @property
     def clusters(self) -> tuple[tuple[tuple[str, ...], Signature, Cluster], ...]:
-        """The clusters of all levels: which levels show it, its signature, the cluster; those that are new first."""
+        """The clusters of all levels: the levels that show it, its signature, the cluster; new ones first."""
         levels: dict[Signature, list[str]] = {}
         found: dict[Signature, Cluster] = {}
         for level, tally in self.tallies.items():
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def new(self) -> tuple[Signature, ...]:
-        """The signatures that no kept finding is like."""
+        """The signatures that no kept finding has."""
         return tuple(key for _, key, _ in self.clusters if not self.like.get(key))
 
 
@@ -60,7 +60,7 @@ def text(report: Report, style: Style) -> str:
 
 
 def end_text(end: End) -> str:
-    """Say how the recorded program ended."""
+    """Describe how the recorded program ended."""
     return {
         "exited": f"exited with status {end.code}",
         "signalled": f"killed by signal {end.code}",
@@ -81,7 +81,7 @@ def _lines(report: Report, style: Style) -> Iterator[str]:
     size = f"{many(end.records, 'record')}, {many(end.exits, 'exit')} of {owners}, {each}"
     yield from _field("recorded", size, style)
     if end.dropped:
-        yield from _field("missing", style.paint("red", f"{end.dropped} records found no room"), style)
+        yield from _field("missing", style.paint("red", f"{end.dropped} records were dropped (area full)"), style)
     yield from _field("exits", _counts(tally.exits) or "none", style)
     shared = {name: count for name, count in tally.relations.items() if name not in _OF_THE_MODEL}
     yield from _field("compared", _counts(shared) or "nothing", style)
@@ -116,13 +116,13 @@ _OF_THE_MODEL = ("save", "restore")
 
 
 def _of_level(tally: Tally) -> str:
-    """Say how many of the turns of the host a level could judge."""
+    """Return the number of rounds that a level could check."""
     shares = (f"{name} {tally.relations[name]} of {tally.rounds}" for name in _OF_THE_MODEL)
-    return f"{', '.join(shares)} turns of the host" if tally.rounds else "no turn of the host"
+    return f"{', '.join(shares)} rounds" if tally.rounds else "no round"
 
 
 def _by_reason(report: Report, name: str) -> Iterator[tuple[str, str]]:
-    """Yield how often each reason is there, by level where they differ, and the reason; the most frequent first."""
+    """Yield the count of each reason, by level if the levels differ, and the reason; the most frequent first."""
     counts: list[Mapping[str, int]] = [vars(tally)[name] for tally in report.tallies.values()]
     most = {why: max(each.get(why, 0) for each in counts) for each in counts for why in each}
     for why in sorted(most, key=lambda why: (-most[why], why)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Release against release as a page of the documents: what was meant to change, what is not compared, what was run."""
+"""Generate the page about release pairs: intended changes, values that are not compared, and runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.findings.intended_changes import RULES, Intended
 from harness.report.readme_tables import table
 
 RUNS = Path("corpus") / "against"
-"""Where the summaries of runs are kept (``shadowfuzz fuzz --against ... --json``, through :func:`kept`)."""
+"""Directory of the kept summaries of runs (``shadowfuzz fuzz --against ... --json``, through :func:`kept`)."""
 
 _KEYS = ("target", "kernel_release", "seconds", "jobs", "seed", "scenarios", "lost_vms")
 
 
 INTRODUCTION = (
-    "`shadowfuzz fuzz --target ONE --against OTHER` runs every scenario on two targets. What each of them records is",
+    "`shadowfuzz fuzz --target ONE --against OTHER` runs every scenario on two targets. Each trace is",
     "compared with the model and the architecture as in any campaign; in addition, the two traces are compared with",
     "each other, record by record (relation `against`), without a model. A difference is one of the rows",
     "below, to the bit, or a finding of the pair. `shadowfuzz kernels against ONE OTHER FILE` shows one scenario.",
@@ -28,7 +28,7 @@ INTRODUCTION = (
 
 
 def kept(summary: Mapping[str, Any], intended: Iterable[Intended], note: str) -> Mapping[str, object]:
-    """Return what the page needs of a campaign's summary; ``note`` is what became of its findings."""
+    """Return the part of a campaign's summary that the page needs; ``note`` describes its findings."""
     ids = {row.id for row in intended}
     return {
         **{key: summary[key] for key in _KEYS},
@@ -42,14 +42,14 @@ def kept(summary: Mapping[str, Any], intended: Iterable[Intended], note: str) ->
 
 
 def read_runs(directory: Path) -> tuple[Mapping[str, Any], ...]:
-    """Return the kept runs, by file name.  InputError: a file is none."""
+    """Return the kept runs, by file name.  InputError: a file is not a run."""
     found = []
     for path in sorted(directory.glob("*.json")):
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
             found.append({**run, "pair": f"{run['target']} against {run['against'][0]}"})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(str(path), None, f"no run of two targets: {error}") from error
+            raise InputError(str(path), None, f"not a run of two targets: {error}") from error
     return tuple(found)
 
 
@@ -71,7 +71,7 @@ def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> I
     heads = ("row", "since", "where", "what", "source")
     yield table(heads, (_row(row) for row in sorted(intended, key=lambda row: row.since))).rstrip()
     yield ""
-    yield "What the rules of these rows explain:"
+    yield "The rules of these rows explain:"
     yield ""
     for name in dict.fromkeys(row.explains for row in intended):
         yield f"- `{name}`: {RULES[name][1]}."
@@ -79,13 +79,13 @@ def _lines(intended: Sequence[Intended], runs: Sequence[Mapping[str, Any]]) -> I
     yield "## What is not compared"
     yield ""
     yield "Counted in every run, with the reason. After an intended difference that the guest may read,"
-    yield "whatever differs may follow from it; there the comparison of a scenario ends, counted as well."
+    yield "later differences may follow from it; the comparison of the scenario ends there, which is also counted."
     yield ""
     yield from (f"- `{name}`: {why}." for name, why in {**NEVER_COMPARED, **NEVER_THE_SAME}.items())
-    yield "- Counters and timers: they run on."
-    yield "- When an interrupt of the host comes, and exits that depend on it: the first use of debug and vector"
+    yield "- Counters and timers: they advance with time."
+    yield "- The time of a host interrupt, and exits that depend on it: the first use of debug and vector"
     yield "  registers after it, a WFI or WFE while one is pending (QEMU skips it), when a page of RAM is mapped."
-    yield "- A forgery that hits another exit in the one run than in the other; a guest that runs on by itself."
+    yield "- A forged exit that is another exit in one run than in the other; a guest that runs without exits."
     for run in runs:
         yield ""
         yield from _run(run)
@@ -117,7 +117,7 @@ def _run(run: Mapping[str, Any]) -> Iterator[str]:
     yield table(("not compared", "times"), whys).rstrip()
     yield ""
     if run["findings"]:
-        yield "Clusters that no row explained when it ran:"
+        yield "Clusters that no row explained at the time of the run:"
         yield ""
         yield from (f"- {what}" for what in run["findings"])
         yield ""

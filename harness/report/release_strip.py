@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernels show something, as a strip: a small picture with a bar for each stretch of releases, and its words."""
+"""Draw which kernels have an erratum: a strip with a bar for each range of releases, and its text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.findings.regressions import modes_by_spans
-from harness.findings.release_history import CANNOT, SHOWS, Asked
+from harness.findings.release_history import CANNOT, SHOWS, ReleaseResult
 from harness.report.html_markup import Markup, el, put
 
 _WIDTH, _HEIGHT = 120, 10
@@ -17,13 +17,13 @@ Version = tuple[int, ...]
 
 
 def axis_of(releases: Iterable[Mapping[str, Sequence[str]]]) -> tuple[Version, ...]:
-    """Return the versions that begin or end a stretch of any release history, in order: the axis of all strips."""
+    """Return the versions that begin or end a range of any release history, in order: the axis of all strips."""
     spans = (span for row in releases for some in row.values() for span in some)
     return tuple(sorted({end for span in spans for end in _ends(span)}))
 
 
 def ends_of(axis: Sequence[Version]) -> tuple[str, str]:
-    """Return the first and the last version of an axis as people write them."""
+    """Return the first and the last version of an axis as text."""
     first, last = (axis[0], axis[-1]) if axis else ((), ())
     return ".".join(map(str, first)), ".".join(map(str, last))
 
@@ -42,8 +42,8 @@ def strip(releases: Mapping[str, Sequence[str]], axis: Sequence[Version]) -> Mar
     return put(*parts)
 
 
-def history_strip(asked: Sequence[Asked]) -> Markup:
-    """Return what kernels answered, a cell each in the order in which they are stored: that of versions."""
+def history_strip(asked: Sequence[ReleaseResult]) -> Markup:
+    """Return the results of kernels, one cell for each, in the stored order, which is that of versions."""
     size = 1 / max(1, len(asked))
     class_of = {SHOWS: "shows", CANNOT: "cannot"}
     bars = [(i * size, (i + 1) * size, class_of.get(each.answer, "clean")) for i, each in enumerate(asked)]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A replay as one JSON object.  64-bit values are hexadecimal strings, counts are numbers.
+"""Export a replay as one JSON object.  64-bit values are hexadecimal strings, counts are numbers.
 
 Keys::
 
     level                the level of the model
-    exit_status          what the process returns
+    exit_status          the process's exit status
     targets[]            target, kernel, boots, seconds, exits{class: n},
                          totals{runs, exits, known, unexplained, not_compared, lost, alarms, asserted, failed, unmet},
-                         compared{relation: n}, complete (share of comparisons of which nothing was left out),
+                         compared{relation: n}, complete (share of comparisons without gaps),
                          stood_in{reason: n} (made by another relation), not_compared{reason: n}, runs[], lost[],
                          boot_alarms[]
       runs[]             scenario, repeat, about, steps, status, dropped, exits{}, compared{}, not_compared{},
@@ -19,16 +19,16 @@ Keys::
                          registers[], divergences[]
           registers[]    register, values{column: value or null}, differing_bits
           divergences[]  relation, register, name, expected, observed, signature[], cause (the errata that predict it),
-                         basis (harness/relations/basis.py: what it breaks; empty: the model's prediction),
+                         basis (harness/relations/basis.py: the violated specification; empty: the model's prediction),
                          known (null: unexplained; else id, verdict, why, source)
         alarms[]         kind (harness/vm/alarms.py), function (may be empty), words, splat, signature[2]
-        asserted[]       as alarms[], of KVM's own answers to exits that were forged, with kind_of_exit
+        asserted[]       as alarms[], KVM's own assertions about forged exits, with kind_of_exit
                          (harness/relations/forged_exits.py) and esr
-        left_out[]       relation, why, needs (what it would take), event (null: the whole trace), step, exit_class
+        left_out[]       relation, why, needs (what is missing for it), event (null: the whole trace), step, exit_class
         failed[]         step, text, error: host steps that failed
-        expected[]       before (the step), name, expected, observed (null: why it cannot be judged), failed, event, why
-      lost[]             scenario (null: it did not boot), repeat, reason, console_tail
-    known[]              id, verdict, counts{target: n}: how often each entry of the catalogue explained something
+        expected[]       before (the step), name, expected, observed (null: why it was not compared), failed, event, why
+      lost[]             scenario (null: during boot), repeat, reason, console_tail
+    known[]              id, verdict, counts{target: n}: divergences that each entry of the catalogue explained
     clusters[]           signature[], counts{target: n}, reproduced[runs, of], first (scenario)
 """
 
@@ -126,12 +126,12 @@ def _without(one: LeftOut, name: str) -> Json:
 
 
 def alarm_json(alarm: Alarm) -> dict[str, object]:
-    """Return one complaint of a kernel."""
+    """Return one alarm of a kernel."""
     return {**asdict(alarm), "signature": list(alarm.signature)}
 
 
 def site_json(site: Site, level: str) -> Json:
-    """Return one divergent place."""
+    """Return one site."""
     place, why, done, said = site.place, site.syndrome, site.action, site.prediction
     return {
         "event": site.event,

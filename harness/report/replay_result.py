@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a replay found, as values: one run of a scenario on a target, a target's runs, and what they add up to."""
+"""Define the results of a replay: one run of a scenario on a target, a target's runs, and their sums."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Signature = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A scenario to run, where it came from, and which of its repetitions this is (from 1).
+    """A scenario to run, its origin, and the number of its repetition (from 1).
 
-    ``label`` is the short name for people: the file's name where that is unique, else its path as in ``name``.
+    ``label`` is the short name for people: the file's name if that is unique, else its path as in ``name``.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A job that came back: its trace, what the check made of it, its divergent sites, and the kernel's alarms.
+    """A completed job: its trace, the result of the check, its divergent sites, and the kernel's alarms.
 
-    ``asserted``: complaints that are KVM's answer to an exit that was forged, and no findings.  ``left_out``: each
-    comparison that was not made, ``failed`` the host steps that failed, ``expected`` what the scenario expects, judged.
+    ``asserted``: alarms that are KVM's own assertions about a forged exit, not findings.  ``left_out``: each comparison
+    that was not made; ``failed``: the failed host steps; ``expected``: the results of the scenario's expectations.
     """
 
     job: Job
@@ -54,34 +54,34 @@ class Ran:
 
     @property
     def exits(self) -> int:
-        """Exits that were recorded."""
+        """Number of recorded exits."""
         return sum(self.checked.exits.values())
 
     @property
     def known(self) -> int:
-        """Divergences that the catalogue explains."""
+        """Number of divergences that the catalogue explains."""
         return len(self.checked.judged) - self.unexplained
 
     @property
     def unexplained(self) -> int:
-        """Divergences that it does not."""
+        """Number of divergences that the catalogue does not explain."""
         return len(self.checked.unexplained)
 
     @property
     def unmet(self) -> int:
-        """Values that the scenario expects and that were not seen."""
+        """Number of values that the scenario expects and that were not observed."""
         return sum(one.failed for one in self.expected)
 
     @property
     def not_compared(self) -> Mapping[str, int]:
-        """What could not be compared, by reason: nobody knows the value, or the model is undefined there."""
+        """Comparisons that were not made, by reason: the value is unknown, or the model is undefined there."""
         undefined = {f"model undefined: {why}": count for why, count in self.checked.undefined.items()}
         return {**self.checked.unchecked, **undefined}
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A target that was lost: in which job (None: it did not even boot), why, and the end of its console."""
+    """A lost target: the job (None: during boot), the reason, and the end of its console."""
 
     job: Job | None
     reason: str
@@ -90,9 +90,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """All that one target did; ``seconds`` of wall clock include its boots.
+    """All results of one target; ``seconds`` of wall clock include its boots.
 
-    ``boot_alarms``: what its kernel complained of while it booted, which no scenario made.
+    ``boot_alarms``: alarms of its kernel during boot, which no scenario caused.
     """
 
     target: str
@@ -106,7 +106,7 @@ class TargetResult:
     @property
     def totals(self) -> Mapping[str, int]:
         """Sums: ``runs``, ``exits``, ``known``, ``unexplained``, ``not_compared``, ``lost``, ``alarms``,
-        ``asserted``, ``failed`` (host steps), ``unmet`` (expected values that were not seen)."""
+        ``asserted``, ``failed`` (host steps), ``unmet`` (expected values that were not observed)."""
         return {
             "runs": len(self.ran),
             "exits": sum(r.exits for r in self.ran),
@@ -129,20 +129,20 @@ class TargetResult:
         return _sum(r.checked.relations for r in self.ran)
 
     def causes(self) -> Counter[str]:
-        """The unexplained divergences whose cause was determined, by cause."""
+        """Unexplained divergences with a known cause, by cause."""
         return Counter(d.cause for ran in self.ran for d in ran.checked.unexplained if d.cause)
 
     @property
     def complete_share(self) -> float:
-        """The share of comparisons of which nothing was left out."""
+        """The share of comparisons without gaps."""
         return complete_share(_sum(r.checked.attempted for r in self.ran), _sum(r.checked.incomplete for r in self.ran))
 
     def stood_in(self) -> Counter[str]:
-        """The comparisons that another relation made in the place of one that could not, by reason."""
+        """Comparisons that another relation made instead of one that could not, by reason."""
         return _sum(r.checked.stood_in for r in self.ran)
 
     def not_compared(self) -> Counter[str]:
-        """What could not be compared, by reason."""
+        """Comparisons that were not made, by reason."""
         return _sum(r.not_compared for r in self.ran)
 
 
@@ -155,7 +155,7 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Unexplained divergences of one signature: how many on each target, in how many runs of how many, and the first.
+    """Unexplained divergences of one signature: their number on each target, the runs that show it, and the first.
 
     ``reproduced`` counts runs that show it among all runs of the scenarios that show it at least once.  ``first`` is
     the label of the first of them.
@@ -204,7 +204,7 @@ def _runs(results: Iterable[TargetResult]) -> Iterator[tuple[str, Ran]]:
 
 
 def exit_status(results: Iterable[TargetResult]) -> ExitStatus:
-    """Return what the results make of the process: a target was lost, or something is unexplained or unmet, or OK."""
+    """Return the exit status: a target was lost, a divergence is unexplained or an expectation unmet, or OK."""
     all_results = tuple(results)
     if any(result.lost for result in all_results):
         return ExitStatus.FAILED

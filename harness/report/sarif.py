@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings as a SARIF 2.1.0 log, with what GitHub's code scanning asks for.  Pure.
+"""Export findings as a SARIF 2.1.0 log, with the properties that GitHub's code scanning requires.  Pure.
 
 Source: OASIS SARIF 2.1.0; "SARIF support for code scanning" of GitHub's documentation: a result needs a location with a
-region and a stable path, a rule needs its descriptions and a help text, and of the fingerprints
-``primaryLocationLineHash`` is the one that tells whether two uploads speak of the same alert.
+region and a stable path, a rule needs its descriptions and a help text, and ``primaryLocationLineHash`` is the
+fingerprint that identifies the same alert in two uploads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT = "primaryLocationLineHash"
 _LEVEL: Mapping[str, str] = {"kvm": "error", "crash": "error", "alarm": "error", "internal": "error", "flaky": "note"}
 _SEVERITY: Mapping[str, str] = {"error": "7.0", "warning": "4.0", "note": "1.0"}
-"""What code scanning sorts by: 7.0 and more is high, 4.0 medium."""
+"""The sort key of code scanning: 7.0 and more is high, 4.0 medium."""
 
 
 def sarif(stories: Sequence[Story], version: str, unreadable: Sequence[str] = ()) -> Mapping[str, object]:
-    """Return findings as a SARIF log; a rule for each cluster, ``version`` is ours.
+    """Return findings as a SARIF log; a rule for each cluster; ``version`` is that of shadowfuzz.
 
-    ``unreadable`` says of rows that they could not be read: these are notifications of the run.
+    ``unreadable`` has a message for each row that could not be read: a notification of the run.
     """
     rules = {_rule_id(story): story for story in reversed(stories)}
     names = sorted(rules)
@@ -46,7 +46,7 @@ def sarif(stories: Sequence[Story], version: str, unreadable: Sequence[str] = ()
 
 
 def fingerprint(finding: Finding) -> str:
-    """Return what is the same for the same cluster of a target, whatever build of the kernel it was seen on."""
+    """Return a hash that is equal for a cluster of a target on all builds of the kernel."""
     targets = [like_name(subject.target) for subject in (finding.subject, finding.other) if subject is not None]
     key = json.dumps([finding.kind, finding.signature, targets, finding.subject.level])
     return f"{hashlib.sha256(key.encode()).hexdigest()[:16]}:1"
@@ -59,7 +59,7 @@ def _rule_id(story: Story) -> str:
 def _rule(name: str, story: Story) -> Mapping[str, object]:
     level = _level(story)
     words = in_words(story.kept.finding) or story.title
-    steps = f"Show it again: {replay_command(story.kept, '', story.crash)}"
+    steps = f"Reproduce it: {replay_command(story.kept, '', story.crash)}"
     read = f"Read it: shadowfuzz findings show {story.id}"
     return {
         "id": name,
@@ -80,12 +80,12 @@ def _rule(name: str, story: Story) -> Mapping[str, object]:
 
 
 def _markdown(text: str) -> str:
-    """Return text that Markdown shows as it is: a kernel or a guest may have said it."""
+    """Escape text for Markdown: it may be output of a kernel or a guest."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-!|~&" else c for c in printable(text))
 
 
 def _level(story: Story) -> str:
-    """What an erratum explains is a note: nobody has to look."""
+    """Return the level: a note for a finding that an erratum explains."""
     return "note" if story.like else _LEVEL.get(story.verdict.name, "warning")
 
 
@@ -99,7 +99,7 @@ def _result(story: Story, rule: int) -> Mapping[str, object]:
     }
     text = f"{story.title} ({story.verdict.name}: {story.verdict.why})"
     if story.crash is not None:
-        text += f"; comes back: {again_text(story.crash.again)}"
+        text += f"; reproduced: {again_text(story.crash.again)}"
     return {
         "ruleId": _rule_id(story),
         "ruleIndex": rule,
@@ -120,7 +120,7 @@ def _result(story: Story, rule: int) -> Mapping[str, object]:
 
 
 def _line(story: Story) -> int:
-    """Return the line of the scenario with the step at which it shows; 1 if that is not known."""
+    """Return the line of the scenario with the step of the divergence; 1 if it is unknown."""
     scenario, first = story.kept.scenario, next(iter(story.kept.finding.divergences), None)
     if scenario is None or first is None or not 0 <= first.step < len(scenario.steps):
         return 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The divergent places of a trace, each with all that a reader needs: pure, recomputed from the trace.
+"""Collect the divergent sites of a trace, each with the data that a report shows: pure, recomputed from the trace.
 
-A *site* is one place: a turn of the host (relations ``save.*``, ``restore.*``, ``host.*``) or one run of the guest
-(``switch.*``).  Its rows are registers, its sentences what has no register.
+A *site* is one round (relations ``save.*``, ``restore.*``, ``host.*``) or one run of the guest (``switch.*``).  Its
+rows are registers, its sentences the divergences without a register.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _OP_NAMES: Mapping[int, str] = {number: name for name, (number, _) in protocol.O
 
 @dataclass(frozen=True, slots=True)
 class StepSite:
-    """Where the guest trapped: address, the scenario's step there (None: not in its code), and what is there.
+    """The place of a trap of the guest: address, the scenario's step there (None: not in its code), the instruction.
 
-    ``text`` is the line of the step; outside the code, which step the agent was at.
+    ``text`` is the line of the step; outside the code, the step that the agent was running.
     """
 
     address: int
@@ -53,9 +53,9 @@ class StepSite:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One register: its values in the order of the site's columns (None: there was no such moment), and who said so.
+    """One register: its values in the order of the site's columns (None: not recorded), and its divergences.
 
-    ``bits`` has a one wherever the last two columns differ.
+    ``bits`` has a one for each bit in which the last two columns differ.
     """
 
     register: str
@@ -64,18 +64,18 @@ class Row:
 
     @property
     def bits(self) -> int:
-        """Where what was expected and what was observed differ."""
+        """The bits in which expected and observed value differ."""
         expected, observed = self.values[-2:]
         return 0 if expected is None or observed is None else expected ^ observed
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One divergent place of a trace.
+    """One site of a trace.
 
-    ``event`` indexes the trace; ``place`` is None before the first exit; ``host`` is what the host did, a sentence
-    each; ``action``, ``prediction`` are None for a run of the guest.  ``sentences`` are the divergences that no
-    register's values show.
+    ``event`` indexes the trace; ``place`` is None before the first exit; ``host`` are the host's actions, one sentence
+    for each; ``action``, ``prediction`` are None for a run of the guest.  ``sentences`` are the divergences that are
+    not about a register's values.
     """
 
     event: int
@@ -104,14 +104,14 @@ class Site:
 
 
 def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> StepSite:
-    """Return where the instruction is that ended the run of the guest from ``entry`` to ``exit_``."""
+    """Return the place of the instruction that ended the run of the guest from ``entry`` to ``exit_``."""
     code = code_of(scenario, exit_.context in PROTECTED_VCPUS)
     address = exit_.values[exceptions.PC]
     before = word_at(code, address - 4)
     if exit_.trapped and is_call(pending.apply_pending(entry.values, entry.pending), before, exit_, code.protected):
-        address -= 4  # a call's return address is behind it
-    # Several steps run under one KVM_RUN: the record's step number is that of the last, the address is exact.
-    # Another VM may have a step at the same address.
+        address -= 4  # the preferred return address of a call is the next instruction
+    # Several steps can run in one KVM_RUN: the record has the number of the last one; the address is exact.  Another VM
+    # may have a step at the same address.
     index = next((p.step for p in placed(scenario) if p.address == address and address in code), None)
     if index is not None:
         step = scenario.steps[index]
@@ -119,11 +119,11 @@ def place_of(scenario: Scenario, entry: Switch, exit_: Switch) -> StepSite:
     at = exit_.step
     text = f"at step {at}: {format_step(scenario.steps[at])}" if at < len(scenario.steps) else ""
     if address in CODE:
-        return StepSite(address, None, text, "the trap behind the last step")
+        return StepSite(address, None, text, "the trap after the last step")
     if address in VECTORS:
         return StepSite(address, None, text, f"the trap at the EL1 vectors + {address - VECTORS.base:#x}")
     region = next((r for r in REGIONS if address in r), None)
-    return StepSite(address, None, text, f"no code there, in {region.name}" if region else "no code there")
+    return StepSite(address, None, text, f"no code, in {region.name}" if region else "no code")
 
 
 def pending_names(pending: int) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def pending_names(pending: int) -> tuple[str, ...]:
 
 
 def host_sentence(host: Host) -> str:
-    """Say what userspace did, in one sentence; its errno if it failed."""
+    """Describe an action of userspace in one sentence, with its errno if it failed."""
     name = _OP_NAMES.get(host.op, f"operation {host.op}")
     match name:
         case "set":
@@ -173,7 +173,7 @@ def host_sentence(host: Host) -> str:
 
 
 def user_sentence(user: Switch) -> str:
-    """Say why KVM_RUN came back."""
+    """Describe why KVM_RUN returned."""
     reason = exits.KVM_EXIT_REASONS.get(user.code, f"exit reason {user.code}")
     if reason == "MMIO":
         size, write = user.mmio_size, bool(user.mmio_len & MMIO_WRITE)
@@ -185,7 +185,7 @@ def user_sentence(user: Switch) -> str:
 
 
 def host_sentences(round_: Round) -> tuple[str, ...]:
-    """Say what the host did in a round: why it came back, what userspace did, and what KVM wrote by itself."""
+    """Describe the host's part of a round: returns to userspace, userspace's actions, and registers that KVM wrote."""
     said = [user_sentence(user) for user in round_.userspace_exits]
     said += map(host_sentence, round_.host_actions)
     if round_.exit is not None and not round_.reset:
@@ -198,11 +198,11 @@ def host_sentences(round_: Round) -> tuple[str, ...]:
 
 
 def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[ExplainedDivergence]) -> tuple[Site, ...]:
-    """Group divergences by the place in the trace where they were seen, in the order of the trace."""
+    """Group divergences by their place in the trace, in the order of the trace."""
     indexed = index_trace(trace)
     rounds = {r.first: r for r in indexed.rounds}
     runs = {index: (entry, exit_) for index, entry, exit_ in indexed.runs}
-    # A run of the guest ends with the exit that the next round begins with: it comes first.
+    # A run of the guest ends with the exit that begins the next round: the run is listed first.
     wanted: dict[tuple[int, bool], list[ExplainedDivergence]] = {}
     for item in judged:
         at = item.divergence.event
@@ -219,7 +219,7 @@ def sites(scenario: Scenario, trace: Trace, level: str, judged: Iterable[Explain
 
 
 def _begin(trace: Trace, at: int) -> int:
-    """Return where the turn of the host begins that an event is in: an exit, or the first entry of the vCPU."""
+    """Return the begin of an event's round: an exit, or the first entry of the vCPU."""
     context = trace.events[at].context
     here = [i for i, event in enumerate(trace.events) if event.context == context]
     exits_before = [i for i in here if i <= at and trace.events[i].kind == EXIT]
@@ -277,13 +277,13 @@ def _run_site(scenario: Scenario, event: int, entry: Switch, exit_: Switch, item
 def _rows(
     items: list[ExplainedDivergence], values: Callable[[str], tuple[int | None, ...] | None]
 ) -> tuple[tuple[Row, ...], tuple[ExplainedDivergence, ...]]:
-    """Split divergences into registers, in the order of the register table, and what no register shows."""
+    """Split divergences into rows of registers, in the order of the register table, and the others."""
     by_register: dict[str, list[ExplainedDivergence]] = {}
     sentences: list[ExplainedDivergence] = []
     for item in items:
         divergence = item.divergence
         name = divergence.register.removeprefix("dirty.")
-        # save.pc is about KVM's flag, the others about values that no column holds.
+        # save.pc is about KVM's flag; the values of the others are in no column.
         shown = divergence.relation not in WITHOUT_COLUMN or name != divergence.register
         if shown and values(name) is not None:
             by_register.setdefault(name, []).append(item)

@@ -2,13 +2,12 @@
 /*
  * @TITLE@
  *
- * Seen on @WHERE@.
- * Written by shadowfuzz from @ID@; it needs nothing of shadowfuzz.  In the style of KVM's selftests: exit status 0 if
- * KVM does what is owed, 1 if it diverges, 2 if this machine cannot run it.
+ * Seen on @WHERE@.  Written by shadowfuzz from @ID@; it does not need shadowfuzz.  In the style of KVM's selftests:
+ * exit status 0 if KVM gives the expected value, 1 if it diverges, 2 if this machine cannot run it.
  *
  *	aarch64-linux-gnu-gcc -static -O1 -Wall -o repro @FILE@ && scp repro TARGET: && ssh TARGET ./repro
  *
- * As PID 1 of an initramfs it makes /dev/kvm itself, and powers off at the end.
+ * As PID 1 of an initramfs it creates /dev/kvm, and powers off at the end.
  */
 #include <errno.h>
 #include <linux/kvm.h>
@@ -45,7 +44,7 @@ static const struct step {
 	uint64_t a, b;		/* SET: register id, value; GUEST: address, instruction; COMPLETE: data;
 				   SERROR: syndrome; IRQ_LINE, GIC_LINE: line, level; MP_STATE: state;
 				   WRITE: address, eight bytes;
-				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, where in RAM << 32 | size;
+				   SLOT, DROP_SLOT: guest address | flags << 4 | slot, offset in RAM << 32 | size;
 				   DEBUG: 1 step, 2 BRK; BREAKPOINT, WATCHPOINT: address, control and number << 32 */
 	const char *text;
 } steps[] = {
@@ -91,7 +90,7 @@ static uint64_t get(uint64_t id)
 	return value;
 }
 
-/* What is there is at `home` unless a slot was moved. */
+/* `home` is the memory's guest address in the default layout. */
 static int slot(unsigned int number, uint64_t guest, uint64_t size, unsigned int flags, uint64_t home)
 {
 	struct kvm_userspace_memory_region region = {
@@ -228,18 +227,18 @@ static void host(const struct step *step)
 	}
 }
 
-/* Run one instruction: until it exits to userspace, or the guest spins behind it or at its vectors. */
+/* Run one instruction, until it exits to userspace, or the guest loops after it or at its vectors. */
 static void guest(const struct step *step)
 {
 	struct itimerval nap = { .it_value = { 0, NAP_US }, .it_interval = { 0, NAP_US } }, none = { 0 };
 
 	if (stopped)
-		mp_state(KVM_MP_STATE_RUNNABLE); /* or it would wait for ever */
+		mp_state(KVM_MP_STATE_RUNNABLE); /* else KVM_RUN would not return */
 	put(step->a, step->b);
 	setitimer(ITIMER_REAL, &nap, NULL);
 	for (int naps = 0; naps < MAX_NAPS; naps++) {
 		if (!ioctl(vcpu, KVM_RUN, 0)) {
-			/* The exception behind the step before may come first. */
+			/* The exception of the previous step may be taken first. */
 			if (run->exit_reason == KVM_EXIT_DEBUG && run->debug.arch.hsr >> 26 == STEP && get(PC_ID) == step->a)
 				continue;
 			break;
@@ -249,7 +248,7 @@ static void guest(const struct step *step)
 			break;
 		}
 		if (get(PC_ID) != step->a)
-			break; /* else a slow machine did not come to it */
+			break; /* else a slow machine has not reached it yet */
 	}
 	setitimer(ITIMER_REAL, &none, NULL);
 	if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
@@ -263,7 +262,7 @@ static void create(void)
 	kvm = open("/dev/kvm", O_RDWR);
 	if (kvm < 0)
 		done(2, "/dev/kvm");
-	/* A slot may reach behind END. */
+	/* A slot may extend beyond END. */
 	ram = mmap(NULL, END - BASE + (END - DATA), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	if (ram == MAP_FAILED || vm < 0)
@@ -301,14 +300,14 @@ int main(void)
 		host(step);
 		if (step->what != GUEST)
 			continue;
-		/* The instruction before this one may have sent the guest away: bring it back. */
+		/* The previous instruction may have branched away: set PC to this one. */
 		value = get(PC_ID);
 		if (step->a != BASE && value != step->a && run->exit_reason != KVM_EXIT_MMIO)
 			set(PC_ID, next);
 		guest(step);
 		next = step->a + 4;
 	}
-	/* Complete what is pending, as the way back into the guest does, without entering it. */
+	/* Complete pending work, as a return into the guest does, without entering it. */
 	run_nothing();
 	value = get(check.id);
 	printf("%s: expected %#llx, observed %#llx; shadowfuzz saw %#llx\n", check.name,

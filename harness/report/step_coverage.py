@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a corpus exercised on each target, as text and as the page ``docs/reach.md``: rows in, text out."""
+"""Show what a corpus exercised on each target, as text and as the page ``docs/reach.md``: rows in, text out."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ LETTERS: Mapping[str, str] = dict(
         key=lambda item: _ORDER.index(item[0]),
     )
 )
-"""The letter of each relation that judges a step, in the order of a cell."""
-"""Relations, and the letter that a cell has for each; a new one has its own first letter."""
+"""Relations and their letters in a cell; a new relation has its first letter."""
 _NAMED = re.compile(r"exit class \S+")
 COMMAND = (
     "shadowfuzz corpus reach --all-targets --keep corpus/reach.json --page docs/reach.md --contract docs/contract.md"
 )
-"""What makes this page and ``docs/contract.md``, which are of one measurement."""
+"""The command that makes this page and ``docs/contract.md``, from one measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A place on one target: how often it was reached, relations that judged it as a whole, others with the reasons."""
+    """A place on one target: its count, the relations that checked it completely, the others with reasons."""
 
     reached: int
     judged: frozenset[str]
@@ -41,14 +40,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What was measured: by target, how it was run, and each place that was reached."""
+    """A measurement: by target, the parameters of the run, and each reached place."""
 
     runs: Mapping[str, Mapping[str, Any]]
     cells: Mapping[str, Mapping[StepAtExit, Cell]]
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Reach:
-        """Read what ``shadowfuzz corpus reach --json`` prints.  KeyError, TypeError, ValueError: it is not."""
+        """Read the output of ``shadowfuzz corpus reach --json``.  KeyError, TypeError, ValueError: it is malformed."""
         runs, cells = {}, {}
         for target, one in document["targets"].items():
             runs[target] = {name: value for name, value in one.items() if name not in ("places", "rules")}
@@ -57,17 +56,17 @@ class Reach:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Targets that were measured."""
+        """The measured targets."""
         return tuple(self.runs)
 
     def steps(self) -> tuple[str, ...]:
-        """Every step of a scenario, and the rows of what is none."""
+        """Every step of a scenario, and the rows of places without a step."""
         known = [kind.keyword for kind in STEP_KINDS]
         others = {place.step for cells in self.cells.values() for place in cells} - set(known)
         return (*known, *sorted(others))
 
     def missing(self) -> Iterator[tuple[StepAtExit, str, str, str]]:
-        """Yield each place that can be reached and is not: place, target, why not, source (empty: nobody said why)."""
+        """Yield each possible place that was not reached: place, target, reason, source (empty: no reason is known)."""
         for target, cells in self.cells.items():
             reached = {place.step for place in cells}
             for place in possible():
@@ -79,7 +78,7 @@ class Reach:
                     yield StepAtExit(kind.keyword, "any"), target, NOT_SAID, ""
 
     def left_out(self) -> Iterator[tuple[StepAtExit, str, str, str]]:
-        """Yield each place that a relation never judged as a whole: place, target, relation, a reason."""
+        """Yield each place that a relation never checked completely: place, target, relation, a reason."""
         for target, cells in self.cells.items():
             for place, cell in cells.items():
                 for relation, reasons in cell.left_out.items():
@@ -98,9 +97,9 @@ def _letters(cell: Cell) -> str:
 
 
 def _shown(reach: Reach, place: StepAtExit, *, can: bool) -> str:
-    """A cell of all targets: letters where they agree, else what most say, with those that say otherwise.
+    """Return a cell of all targets: letters if they agree, else those of most targets, and the deviating ones.
 
-    What no row calls possible comes when it likes, and is shown where it came.
+    A place that no row calls possible can occur at any time, and is shown where it occurred.
     """
     by_text: dict[str, list[str]] = {}
     for target in reach.targets:
@@ -121,7 +120,7 @@ def _order(classes: Iterable[str]) -> list[str]:
 
 
 def matrix(reach: Reach) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return heads and rows of steps by exit classes, forged exits not among them."""
+    """Return heads and rows of steps by exit classes, without forged exits."""
     can = set(possible())
     places = {p for cells in reach.cells.values() for p in cells} | can
     classes = _order(place.exit_class for place in places if place.step != FORGE)
@@ -134,7 +133,7 @@ def matrix(reach: Reach) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def forged(reach: Reach) -> list[tuple[str, str]]:
-    """Return what an exit was forged to, each with how it was judged."""
+    """Return the classes that exits were forged to, each with the relations that checked it."""
     can = [place for place in possible() if place.step == FORGE]
     seen = {place for cells in reach.cells.values() for place in cells if place.step == FORGE}
     names = list(dict.fromkeys(place.exit_class for place in can)) + sorted(p.exit_class for p in seen - set(can))
@@ -142,7 +141,7 @@ def forged(reach: Reach) -> list[tuple[str, str]]:
 
 
 def _grouped(rows: Iterable[tuple[tuple[str, ...], str, str]]) -> list[tuple[tuple[str, ...], str, str]]:
-    """Fold rows of one key: places and targets as lists."""
+    """Merge rows of one key: places and targets as lists."""
     found: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for key, place, target in rows:
         places, targets = found.setdefault(key, ([], []))
@@ -152,7 +151,7 @@ def _grouped(rows: Iterable[tuple[tuple[str, ...], str, str]]) -> list[tuple[tup
 
 
 def missing_rows(reach: Reach) -> list[tuple[str, ...]]:
-    """Return what can be reached and is not: places, targets, why, source."""
+    """Return the possible places that were not reached: places, targets, reason, source."""
     rows = (
         ((why, source), f"{place.step} at {place.exit_class}", target) for place, target, why, source in reach.missing()
     )
@@ -160,7 +159,7 @@ def missing_rows(reach: Reach) -> list[tuple[str, ...]]:
 
 
 def left_out_rows(reach: Reach) -> list[tuple[str, ...]]:
-    """Return what was reached and never judged as a whole: relation, places, targets, why."""
+    """Return the reached places that were never checked completely: relation, places, targets, reason."""
     rows = (
         ((relation, _NAMED.sub("this exit class", why)), f"{p.step} at {p.exit_class}", target)
         for p, target, relation, why in reach.left_out()
@@ -173,7 +172,7 @@ def _targets(reach: Reach, targets: str) -> str:
 
 
 def summary(reach: Reach) -> str:
-    """Return one line a target: scenarios run, places reached and judged."""
+    """Return one line for each target: scenarios run, places reached and checked."""
     lines = []
     can = set(possible())
     for target, cells in reach.cells.items():
@@ -188,7 +187,7 @@ def summary(reach: Reach) -> str:
 
 
 def text(reach: Reach) -> str:
-    """Return what was measured, for people."""
+    """Return the measurement as text."""
     lines = [summary(reach), ""]
     heads, rows = matrix(reach)
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
@@ -207,13 +206,13 @@ def page(reach: Reach) -> str:
     letters = ", ".join(f"`{letter}` {name}" for name, letter in LETTERS.items())
     return "\n".join(
         [
-            "# What the corpus reaches, and which relations compare it",
+            "# Coverage of the corpus, and the relations that compare it",
             "",
             f"Generated by `{COMMAND}`; do not edit.",
             "",
-            "Every step of a scenario by the class of its exit (a host step: the exit at which it took place), over",
+            "Every step of a scenario by the class of its exit (for a host step: the exit before it), over",
             "seeds, regressions and mutants of them, on each target. A cell names the relations that compared the",
-            f"place at least once completely: {letters}. A `-` is a relation that always left something out,",
+            f"place completely at least once: {letters}. A `-` is a relation that always left something out,",
             "`not reached` an exit that is possible by `harness/coverage/reachable_exits.py` and did not occur, an",
             "empty cell an impossible one. `switch` compares the run up to the exit, for host steps the run after it;",
             "a step that was executed without an exit is compared by `switch` alone. (begin) is a vCPU's first entry,",
@@ -243,6 +242,6 @@ def page(reach: Reach) -> str:
     )
 
 
-def unsaid(reach: Reach) -> Sequence[str]:
-    """Return what is not reached without a reason, as text."""
+def without_reason(reach: Reach) -> Sequence[str]:
+    """Return the possible places that were not reached and have no reason, as text."""
     return [f"{p.step} at {p.exit_class} on {target}" for p, target, _, source in reach.missing() if not source]

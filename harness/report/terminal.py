@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports as text for people: pure, from 80 columns up, with colour only when asked."""
+"""Render reports as text: pure, from 80 columns up, with optional colour."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ESCAPES: Mapping[int, str] = {
     **{i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))},
     **{i: f"\\u{i:04x}" for i in (*_BIDI, *range(0xD800, 0xE000))},
 }
-"""What untrusted text (a target's console, a file's name) may not do to a terminal: control it, turn what follows
-around (Unicode Bidirectional Algorithm, UAX #9), or be no text (a lone surrogate)."""
+"""Characters that untrusted text (a target's console, a file's name) must not send to a terminal: control characters,
+bidirectional formatting (Unicode Bidirectional Algorithm, UAX #9), lone surrogates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How wide a line may be, in characters, and whether there is colour."""
+    """The maximum width of a line in characters, and whether to use colour."""
 
     width: int = 100
     colour: bool = False
@@ -49,12 +49,12 @@ def printable(text: str) -> str:
 
 
 def many(count: int, one: str, several: str = "", number: Callable[[int], str] = str) -> str:
-    """Return a count with its word: ``1 exit``, ``2 exits``; ``several`` is the word for many if that is another."""
+    """Return a count with its noun: ``1 exit``, ``2 exits``; ``several`` is an irregular plural."""
     return f"{number(count)} {one if count == 1 else several or f'{one}s'}"
 
 
 def times(count: int, number: Callable[[int], str] = str) -> str:
-    """Return how often something was: ``once``, ``2 times``."""
+    """Format a frequency: ``once``, ``2 times``."""
     return "once" if count == 1 else f"{number(count)} times"
 
 
@@ -79,7 +79,7 @@ def shown(value: int | str) -> str:
 
 
 def both_shown(found: Divergence) -> str:
-    """Return what was expected and what was observed as text; a list register is spelled out."""
+    """Return expected and observed value as text; a list register is decoded."""
     texts = [
         f"{shown(value)} ({describe(value)})"
         if value and isinstance(value, int) and found.register == "gic_list"
@@ -99,7 +99,7 @@ def header_line(style: Style) -> str:
 
 
 def status_line(ran: Ran, style: Style) -> str:
-    """Return the line of one run: what was done, what was found, and whether it ended well."""
+    """Return the line of one run: its counts, its divergences, and its status if it failed."""
     job = ran.job
     label = printable(job.label) + (f" #{job.repeat}" if job.repeat > 1 else "")
     label = label if len(label) <= _NAME else "..." + label[3 - _NAME :]
@@ -107,13 +107,13 @@ def status_line(ran: Ran, style: Style) -> str:
     numbers = " ".join(f"{value:{len(head)}}" for value, head in zip(values, _NUMBERS, strict=True))
     line = f"{label:{_NAME}} {numbers}"
     line = style.paint("red", line) if ran.unexplained or ran.unmet or ran.alarms else line
-    notes = [] if ran.checked.status == "ok" else [f"the agent gave up: {ran.checked.status}"]
-    notes += [f"{ran.checked.dropped} records found no room"] if ran.checked.dropped else []
+    notes = [] if ran.checked.status == "ok" else [f"the agent ended the scenario early: {ran.checked.status}"]
+    notes += [f"{ran.checked.dropped} records were dropped (area full)"] if ran.checked.dropped else []
     return "\n".join([line, *(style.paint("yellow", f"    {note}") for note in notes)])
 
 
 def alarm_lines(alarms: Iterable[Alarm], style: Style) -> Iterator[str]:
-    """Yield what a kernel complained of: each alarm once, and how often it came, with all that it printed."""
+    """Yield a kernel's alarms: each once, with its count and its full output."""
     for alarm, count in once_each(alarms).values():
         often = f" ({count} times)" if count > 1 else ""
         yield from _field("alarm", f"{alarm.sentence}{often}", style, "red")
@@ -121,19 +121,19 @@ def alarm_lines(alarms: Iterable[Alarm], style: Style) -> Iterator[str]:
 
 
 def asserted_lines(ran: Ran, style: Style) -> Iterator[str]:
-    """Yield KVM's assertions about exits that were forged, in a line each: they are answers, and no findings."""
+    """Yield KVM's assertions about forged exits, one line for each: they are expected, and not findings."""
     for one in ran.asserted:
-        yield from _field("asserted", f"{one.name}: as it should; {one.alarm.words}", style)
+        yield from _field("asserted", f"{one.name}: expected; {one.alarm.words}", style)
 
 
 def left_out_lines(ran: Ran, style: Style) -> Iterator[str]:
-    """Yield each comparison that was not made: where, of which relation, why, and what it would take."""
+    """Yield each comparison that was not made: place, relation, reason, and what it needs."""
     for one in ran.left_out:
         yield from _field("left out", f"{one.place}: {one.what}: {one.why}; needs: {one.needs}", style)
 
 
 def expected_lines(ran: Ran, style: Style) -> Iterator[str]:
-    """Yield each expected value that was not seen, and each that cannot be judged."""
+    """Yield each expected value that was not observed, and each that was not compared."""
     for one in ran.expected:
         name, value = one.expect.name, f"{one.expect.value:#x}"
         if one.failed:
@@ -141,19 +141,19 @@ def expected_lines(ran: Ran, style: Style) -> Iterator[str]:
             text = f"{name} {value} {where}, observed {one.observed:#x} (event {one.event})"
             yield from _field("expected", text, style, "red")
         elif one.observed is None:
-            yield from _field("expected", f"{name} {value}, not judged: {one.why}", style, "yellow")
+            yield from _field("expected", f"{name} {value}, not compared: {one.why}", style, "yellow")
 
 
 def failed_lines(ran: Ran, style: Style) -> Iterator[str]:
-    """Yield each host step that failed."""
+    """Yield each failed host step."""
     for one in ran.failed:
         yield from _field("failed", f"step {one.step}: {printable(one.text)}: {one.error}", style, "yellow")
 
 
 def sites(ran: Ran, level: str, style: Style, *, known: bool = False) -> Iterator[str]:
-    """Yield a run's divergent places, in full, and in a line where the same difference comes again.
+    """Yield a run's divergent sites: in full, or in one line if the same difference was already shown.
 
-    ``known``: with those that the catalogue explains.
+    ``known``: include those that the catalogue explains.
     """
     again: dict[tuple[object, ...], list[Site]] = {}
     for where in ran.sites:
@@ -170,7 +170,7 @@ def _wanted(judged: Iterable[ExplainedDivergence], known: bool) -> tuple[Explain
 
 
 def _shape(where: Site, known: bool) -> tuple[object, ...]:
-    """What sites that tell the same story share: which relation, which register, which bits, which explanation."""
+    """Return the key of sites with the same difference: relations, registers, bits, explanations."""
     said = {(signature(j.divergence), j.known.id if j.known else "") for j in _wanted(where.judged, known)}
     bits = {(row.register, row.bits) for row in where.rows if _wanted(row.judged, known)}
     return where.exit_class, frozenset(said), frozenset(bits)
@@ -214,7 +214,7 @@ def _site(where: Site, level: str, style: Style, known: bool) -> Iterator[str]:
 
 _OUTCOMES: Mapping[str, str] = {
     "inject": "injected an exception",
-    "asked": "injected what userspace asked for",
+    "asked": "injected the exception that userspace requested",
     "resume": "resumed the guest",
     "kill": "killed the run",
     "none": "did nothing",
@@ -222,14 +222,14 @@ _OUTCOMES: Mapping[str, str] = {
 
 
 def outcome_text(action: KvmAction) -> str:
-    """Say what KVM did."""
+    """Describe KVM's handling of an exit."""
     outcome = action.outcome.removeprefix("user:")
     text = _OUTCOMES.get(outcome, f"returned to userspace, {outcome}")
     return f"{text}, advanced PC" if action.skip else text
 
 
 def decisions(path: tuple[tuple[str, bool], ...]) -> str:
-    """Return the model's decisions, function by function; ``!`` marks no, a loop's are summed up."""
+    """Return the model's decisions, function by function; ``!`` marks false; those of a loop are summarised."""
     functions: dict[str, dict[str, list[bool]]] = {}
     for name, taken in path:
         function, _, label = name.rpartition(".")
@@ -265,7 +265,7 @@ def _field(label: str, text: str, style: Style, colour: str = "") -> Iterator[st
 
 
 def exit_text(exit_class: str, syndrome: Syndrome | None) -> str:
-    """Say why the guest left."""
+    """Describe the reason of an exit."""
     if syndrome is None:
         return exit_class
     words = f"{exit_class}  ESR_EL2 {syndrome.esr:#x}"
@@ -304,14 +304,14 @@ def _relations(row: Row, known: bool) -> str:
 
 
 def _note(row: Row, space: int, known: bool) -> str:
-    """The relations of a row and the bits that differ: as exactly as there is space."""
+    """Return the relations of a row and the differing bits, as exactly as the space permits."""
     said = _relations(row, known)
     ranges, count = f"{said}: bits {bit_ranges(row.bits)}", f"{said}: {row.bits.bit_count()} bits"
     return next((text for text in (ranges, count) if len(text) <= space), said) if row.bits else said
 
 
 def _table(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style, known: bool) -> Iterator[str]:
-    """Two lines a row: values, then relations and marks; a line a value where the page is too narrow."""
+    """Yield two lines for each row: values, then relations and marks; one line for each value on a narrow page."""
     # Before the first entry there is no "before".
     there = [i for i in range(len(columns)) if any(row.values[i] is not None for row in rows)]
     digits = _digits(rows)
@@ -346,7 +346,7 @@ def _stacked(columns: tuple[str, ...], rows: tuple[Row, ...], style: Style, know
 
 
 def lost_line(target: str, lost: Lost, style: Style) -> str:
-    """Return the report of a lost target: what it was doing, and the end of its console."""
+    """Return the report of a lost target: its job, and the end of its console."""
     doing = "booting" if lost.job is None else f"running {printable(lost.job.label)}"
     lines = [style.paint("red", f"{target}: lost while {doing}: {printable(lost.reason)}")]
     lines += [f"    | {printable(line)}" for line in lost.console_tail.splitlines()]
@@ -358,9 +358,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def summary(results: tuple[TargetResult, ...], level: str, style: Style, *, known: bool = False) -> str:
-    """Return the end of a replay: a block a target, clusters of what is unexplained, and the verdict.
+    """Return the summary of a replay: a block for each target, unexplained clusters, and the verdict.
 
-    With ``known``, or with several targets to compare, also how often each entry of the catalogue was used on each.
+    With ``known``, or with several targets, also the number of uses of each entry of the catalogue on each target.
     """
     return "\n".join(_summary(results, level, style, known or len(results) > 1))
 
@@ -375,7 +375,7 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         yield from _field("ran", f"{many(t['runs'], 'scenario')}, {many(t['exits'], 'exit')}{lost_here}", style)
         yield from _field("exits", _counts(result.exits_by_class()) or "none", style)
         yield from _field("compared", _counts(result.relations()) or "nothing", style)
-        yield from _field("complete", f"{result.complete_share:.1%} of the comparisons, with nothing left out", style)
+        yield from _field("complete", f"{result.complete_share:.1%} of the comparisons without gaps", style)
         if t["failed"]:
             yield from _field("failed", many(t["failed"], "host step"), style)
         yield from _field("divergent", f"{t['known']} known, {t['unexplained']} unexplained", style)
@@ -384,7 +384,7 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
         for alarm in result.boot_alarms:
             yield from _field("at boot", alarm.sentence, style, "red")
         if t["asserted"]:
-            yield from _field("asserted", f"{many(t['asserted'], 'time')} by KVM of exits that were forged", style)
+            yield from _field("asserted", f"{many(t['asserted'], 'time')} by KVM about forged exits", style)
         for why, count in sorted(result.stood_in().items(), key=lambda item: (-item[1], item[0])):
             yield from _field("stood in", f"{count}x {why}", style)
         for why, count in sorted(result.not_compared().items(), key=lambda item: (-item[1], item[0])):
@@ -409,8 +409,8 @@ def _summary(results: tuple[TargetResult, ...], level: str, style: Style, known:
     alarms = sum(r.totals["alarms"] for r in results)
     unmet = sum(r.totals["unmet"] for r in results)
     if unmet:
-        verdict = f"{many(unmet, 'expected value')} not seen; {verdict}"
-    verdict += f"; the kernel complained {many(alarms, 'time')}" if alarms else ""
+        verdict = f"{many(unmet, 'expected value')} not observed; {verdict}"
+    verdict += f"; {many(alarms, 'kernel alarm')}" if alarms else ""
     verdict += f", level {level}" + (f"; a target was lost {many(lost, 'time')}" if lost else "")
     yield style.paint("red" if unexplained or unmet or lost or alarms else "green", verdict)
 
@@ -425,7 +425,7 @@ _Counted = tuple[Mapping[str, int], str, str]
 
 
 def _counted(targets: tuple[str, ...], lines: Iterable[_Counted], style: Style) -> Iterator[str]:
-    """A line an item: how many on each target, what it is, a remark; the remark below where that is too wide."""
+    """Yield one line for each item: its count on each target, its text, a remark (below if it does not fit)."""
     heads = "  ".join(f"{target:>6}" for target in targets)
     yield style.paint("dim", f"  {heads}")
     for counts, what, remark in lines:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole trace as text: one event a line, with only the registers that changed."""
+"""Render a whole trace as text: one line for each event, with the changed registers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NO_STEP = 0xFFFF_FFFF
 
 
 def trace_lines(trace: Trace) -> Iterator[str]:
-    """Yield a line for each event: number, letter (N entry, E exit, U userspace, H host), step, what, changes.
+    """Yield a line for each event: number, letter (N entry, E exit, U userspace, H host), step, description, changes.
 
-    The step is the one that the agent was working on: the last of those that run together.  Behind an event of a vCPU
-    with an in-kernel GIC a line L says what that showed it, where that changed.
+    The step is the one that the agent was running: the last of those that run together.  After an event of a vCPU with
+    an in-kernel GIC, a line L has the changes of its virtual CPU interface.
     """
     shown = dict(_shown(trace))
     before = NO_VALUES
@@ -36,7 +36,7 @@ def trace_lines(trace: Trace) -> Iterator[str]:
 
 
 def _shown(trace: Trace) -> Iterator[tuple[int, str]]:
-    """Yield what changed in the virtual CPU interfaces, and behind which event."""
+    """Yield the changes of the virtual CPU interfaces, each with the number of the event before it."""
     last: dict[tuple[int, bool], str] = {}
     for lists in trace.lists:
         event = trace.events[lists.event]
@@ -47,7 +47,7 @@ def _shown(trace: Trace) -> Iterator[tuple[int, str]]:
 
 
 def _lists(lists: Lists, kind: int) -> str:
-    """What of the virtual CPU interface an event shows: list registers; with the vCPU put, what the guest wrote."""
+    """Return the virtual CPU interface at an event: list registers; after the vCPU is put, the guest's writes."""
     now = view(lists.values)
     if kind == USER:
         active = " ".join(f"{word:#x}" for word in now.active)

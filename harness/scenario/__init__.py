@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test case: steps, text format, memory slots, where its code lies, how it gets simpler.
+"""Define the test case: steps, text format, memory slots, layout of its code, simplification.
 
-Imports ``arch``.  A new step is a row of ``steps``: syntax, who does it, operands.  If the host does it, the row's
-operation is in ``protocol.OPS``, its arguments in ``agent_operations``, and ``vm/guest/operations.h`` carries it out.
+Imports ``arch``.  A new step is a row of ``steps``: syntax, guest or host, operands.  For a host step, the operation is
+in ``protocol.OPS``, its arguments are in ``agent_operations``, and ``vm/guest/operations.h`` executes it.
 """

@@ -21,7 +21,7 @@ def shaping(scenario: Scenario) -> Iterator[Step]:
 
 
 def host_arguments(step: Step) -> tuple[int, int]:
-    """Return the arguments of a host step's operation (``protocol.OPS``), also those of the C program that shows it."""
+    """Return the arguments of a host step's operation (``protocol.OPS``); the exported C program uses them as well."""
     match step.kind, step.args:
         case "set", (str(name), int(value)):
             return BY_NAME[name].one_reg, value

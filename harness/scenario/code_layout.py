@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the guest steps of a scenario are, and what its host steps tell the agent.
+"""Lay out the guest steps of a scenario in memory.
 
-Each vCPU has a window of CODE, its instructions back to back in it.
+Each vCPU has a window of CODE with its instructions at consecutive addresses.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from harness.scenario.requirements import context_named, first_context, needs_pr
 from harness.scenario.scenario import Scenario, instruction
 
 FILL: tuple[int, int] = (TRAP, a64.ISB)
-"""What CODE behind a scenario and VECTORS hold, word by word in turn.
+"""The alternating words of VECTORS, and of CODE after a scenario.
 
-The barrier is for speed: an emulator translates up to the next one, and a page of traps alone is long.
+The barrier is for speed: an emulator translates a block up to the next barrier, and a block of a page of traps is long.
 """
 PROTECTED_FILL: tuple[int, int] = (a64.encode("mrs", "xzr", PROTECTED_TRAP), a64.ISB)
-"""The same in a protected VM."""
+"""The same for a protected VM."""
 
 
 class Code(dict[int, int]):
-    """A guest's code, address to instruction word; ``fill`` is what everything else in CODE and VECTORS holds.
+    """A guest's code, address to instruction word; ``fill`` are the words of the rest of CODE and VECTORS.
 
-    ``protected``: as a protected VM has it, which may store there.
+    ``protected``: for a protected VM, which can store to CODE.
     """
 
     def __init__(self, words: Mapping[int, int], protected: bool = False) -> None:
@@ -40,7 +40,7 @@ class Code(dict[int, int]):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A guest step: its index in the scenario, the vCPU that runs it (number in ``layout.CONTEXTS``), where it is."""
+    """A guest step: its index in the scenario, its vCPU (index in ``layout.CONTEXTS``), its address."""
 
     step: int
     context: int
@@ -49,7 +49,7 @@ class Placed:
 
 
 def base_of(context: int) -> int:
-    """Return where the code of a vCPU starts."""
+    """Return the start address of a vCPU's code."""
     return CODE.base + CONTEXTS[context].window * WINDOW_SIZE
 
 
@@ -71,7 +71,7 @@ def placed(scenario: Scenario) -> tuple[Placed, ...]:
 
 
 def ends(scenario: Scenario) -> Mapping[int, int]:
-    """Return, for each vCPU that a scenario uses, the address behind its last instruction; the first one comes last."""
+    """Return, for each vCPU that a scenario uses, the address after its last instruction; the first vCPU comes last."""
     first = first_context(scenario)
     found = {context_named(first, str(s.args[0])): 0 for s in scenario.steps if s.kind == "vcpu"} | {first: 0}
     found = {context: base_of(context) for context in found}
@@ -82,7 +82,7 @@ def ends(scenario: Scenario) -> Mapping[int, int]:
 
 @lru_cache(maxsize=64)
 def code_of(scenario: Scenario, protected: bool = False) -> Code:
-    """Return the guest's code, with the trap behind each vCPU's last step; ``protected``: that of the protected VM."""
+    """Return the guest's code, with the trap after each vCPU's last step; ``protected``: that of the protected VM."""
     there = frozenset(i for i, c in enumerate(CONTEXTS) if (c.machine == PROTECTED_MACHINE) == protected)
     words = {step.address: step.word for step in placed(scenario) if step.context in there}
     for context, end in ends(scenario).items():
@@ -92,6 +92,6 @@ def code_of(scenario: Scenario, protected: bool = False) -> Code:
 
 
 def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
-    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own, all others share theirs."""
+    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own RAM, all others share one."""
     kinds = (False, True) if needs_protected(scenario) else (False,)
     return {protected: code_of(scenario, protected) for protected in kinds}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is legal in a scenario and probably not meant: a step that has no effect, or has it elsewhere than it stands.
+"""Warn of probable mistakes in a valid scenario: a step without effect, or with its effect at another place.
 
-No target is asked: a warning holds whatever the guest does.  docs/scenarios.md has the rules that they follow from.
+No target is needed: a warning holds for any behaviour of the guest.  docs/scenarios.md has the underlying rules.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 from harness.arch.a64 import ACCESS_FORMS
 from harness.layout import CONTEXTS, GIC_MACHINE
@@ -25,12 +26,12 @@ LOADS = frozenset(
 """Guest steps after which a read may be pending."""
 _GIC_VCPUS = frozenset(context.name for context in CONTEXTS if context.machine == GIC_MACHINE)
 _LAST_WINS = {"set": 1, "write": 1, "complete": 0, "forge": 1}
-"""Host steps of which the last in a turn counts: so many of their operands say what they write to."""
+"""Host steps of which only the last in a round has an effect: the number of operands that select the destination."""
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:
-    """A warning: the line of the file (from 1), the item there, what it does not do and what to write instead."""
+class LintWarning:
+    """A warning: the line of the file (from 1), the item there, and the message."""
 
     line: int
     item: str
@@ -38,15 +39,15 @@ class Warning:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """A guest step (None: before the first entry) and the host steps that take place at its exit, by their index."""
+class _Round:
+    """A guest step (None: before the first entry) and the host steps that are done at its exit, by their index."""
 
     guest: int | None
     host: tuple[int, ...]
 
 
-def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
-    """Return what is probably not meant in a scenario; ``text`` is what it was parsed from.  By line."""
+def warnings_of(text: str, scenario: Scenario) -> tuple[LintWarning, ...]:
+    """Return the warnings of a scenario, by line; ``text`` is the text that it was parsed from."""
     lines = lines_of(text)
     first = len(lines) - len(scenario.steps) - len(scenario.expects)
     steps, expects = (
@@ -55,7 +56,7 @@ def warnings_of(text: str, scenario: Scenario) -> tuple[Warning, ...]:
     found = [(steps[index], words) for index, words in _of_steps(scenario)]
     found += [(expects[index], words) for index, words in _of_expects(scenario)]
     found += [(2 + index, words) for index, words in _of_registers(scenario, lines[2:first])]
-    return tuple(Warning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
+    return tuple(LintWarning(lines[at][0], lines[at][1], words) for at, words in sorted(found))
 
 
 def _is_expect(line: str) -> bool:
@@ -63,56 +64,57 @@ def _is_expect(line: str) -> bool:
 
 
 def _of_expects(scenario: Scenario) -> Iterator[tuple[int, str]]:
-    """Yield the expectations of a register that is written before an exit can show it."""
+    """Yield the expectations of a register that is overwritten before the next exit."""
     for index, expect in enumerate(scenario.expects):
         for step in scenario.steps[expect.before :]:
             if step.kind in NO_EXIT and step.args[0] == expect.name:
-                yield index, f"is judged after `{format_step(step)}`: the next exit comes after it"
+                yield index, f"is compared after `{format_step(step)}`: the next exit comes after it"
             if KINDS[step.kind].side is Actor.GUEST and step.kind not in NO_EXIT:
                 break
 
 
 def _of_steps(scenario: Scenario) -> Iterator[tuple[int, str]]:
     debugged = False
-    for turn in _turns(scenario.steps):
+    for round_ in _rounds(scenario.steps):
         if not debugged:
-            yield from _misplaced(scenario.steps, turn)
-        # After these any instruction may have an exit.
-        debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in turn.host)
-        yield from _overwritten(scenario.steps, turn)
-        yield from _for_nothing(scenario.steps, turn)
+            yield from _delayed(scenario.steps, round_)
+        # After these steps any instruction may exit.
+        debugged |= any(scenario.steps[index].kind in DEBUG_STEPS for index in round_.host)
+        yield from _overwritten(scenario.steps, round_)
+        yield from _without_target(scenario.steps, round_)
+        yield from _too_wide(scenario.steps, round_)
     yield from _vcpus(scenario)
 
 
-def _turns(steps: Sequence[Step]) -> Iterator[_Turn]:
+def _rounds(steps: Sequence[Step]) -> Iterator[_Round]:
     guests = [index for index, step in enumerate(steps) if KINDS[step.kind].side is Actor.GUEST]
     for guest, after in pairwise((-1, *guests, len(steps))):
-        yield _Turn(guest if guest >= 0 else None, tuple(range(guest + 1, after)))
+        yield _Round(guest if guest >= 0 else None, tuple(range(guest + 1, after)))
 
 
-def _misplaced(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield the first host step after an instruction that has no exit: all wait for the next one."""
+def _delayed(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
+    """Yield the first host step after an instruction without an exit: all are delayed to the next exit."""
     if (
-        turn.guest is None
-        or steps[turn.guest].kind not in NO_EXIT
-        or not turn.host
-        or steps[turn.host[0]].kind == "vcpu"
+        round_.guest is None
+        or steps[round_.guest].kind not in NO_EXIT
+        or not round_.host
+        or steps[round_.host[0]].kind == "vcpu"
     ):
         return
-    after = steps[turn.host[-1] + 1 :]
+    after = steps[round_.host[-1] + 1 :]
     where = f"that of `{format_step(after[0])}` at the earliest" if after else "after the last step"
     yield (
-        turn.host[0],
-        f"waits: `{format_step(steps[turn.guest])}` does not trap; takes place at the next exit, {where}",
+        round_.host[0],
+        f"is delayed: `{format_step(steps[round_.guest])}` does not trap; it is done at the next exit, {where}",
     )
 
 
-def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield what a later step of the same turn replaces before anybody sees it."""
-    for at, index in enumerate(turn.host):
+def _overwritten(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
+    """Yield the steps whose effect a later step of the same round replaces."""
+    for at, index in enumerate(round_.host):
         step = steps[index]
         named = _LAST_WINS.get(step.kind)
-        for later in turn.host[at + 1 :]:
+        for later in round_.host[at + 1 :]:
             if steps[later].kind in ("vcpu", "finish", "slot", "drop_slot"):
                 break
             if named is not None and steps[later].kind == step.kind and steps[later].args[:named] == step.args[:named]:
@@ -120,18 +122,39 @@ def _overwritten(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]
                 break
 
 
-def _for_nothing(steps: Sequence[Step], turn: _Turn) -> Iterator[tuple[int, str]]:
-    """Yield what has nothing to act on: no access is pending, no exit is there to be forged."""
-    before = None if turn.guest is None else steps[turn.guest].kind
-    forged = any(steps[index].kind in ("forge", "vcpu") for index in turn.host)
-    for index in turn.host:
+def _without_target(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
+    """Yield the steps without a target: no access is pending, or there is no exit to forge."""
+    before = None if round_.guest is None else steps[round_.guest].kind
+    forged = any(steps[index].kind in ("forge", "vcpu") for index in round_.host)
+    for index in round_.host:
         kind = steps[index].kind
         if kind == "vcpu":
-            return  # what is pending there is of its own steps
+            return  # another vCPU has its own pending access
         if kind == "complete" and before not in LOADS and before not in NO_EXIT and not forged:
             yield index, "completes nothing: the guest step before it does not load"
         if kind == "forge" and before is None:
             yield index, "forges nothing: there is no exit before the first guest step"
+
+
+def _too_wide(steps: Sequence[Step], round_: _Round) -> Iterator[tuple[int, str]]:
+    """Yield the ``complete`` steps with a value of more bytes than the load that they complete."""
+    size = 0 if round_.guest is None else _load_size(steps[round_.guest])
+    kinds = {steps[index].kind for index in round_.host}
+    if not size or kinds & {"forge", "vcpu"}:
+        return  # a forged syndrome may have another size; another vCPU has its own pending access
+    for index in round_.host:
+        step = steps[index]
+        if step.kind == "complete" and (value := cast(int, step.args[0])) >> 8 * size:
+            low = value & ((1 << 8 * size) - 1)
+            load = format_step(steps[cast(int, round_.guest)])
+            read = f"{size} byte{'s' * (size > 1)}"
+            yield index, f"is wider than the load: `{load}` reads {read}, as after `complete {low:#x}`"
+
+
+def _load_size(step: Step) -> int:
+    """Return how many bytes a load with a valid syndrome reads; 0: another step."""
+    forms = (form for form in ACCESS_FORMS if form.mnemonic == step.kind and not form.is_store)
+    return next((form.size for form in forms if step.args[0] in form.targets), 0)
 
 
 def _vcpus(scenario: Scenario) -> Iterator[tuple[int, str]]:
@@ -140,7 +163,7 @@ def _vcpus(scenario: Scenario) -> Iterator[tuple[int, str]]:
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
             if step.args[0] == current:
-                yield index, f"has no effect: {current} is the vCPU that runs already"
+                yield index, f"has no effect: {current} is already the current vCPU"
             current = str(step.args[0])
         if step.kind == "gic_line" and not has_gic:
             yield index, "reaches no guest: no step goes to the VM with a GIC (`vcpu 2.0`)"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots of the guest as a scenario shapes them: what a line says, what KVM owes a request, what is there then.
+"""Define the guest's memory slots in a scenario: parameters, encoding for the agent, the resulting memory map.
 
-The host has one stretch of RAM; its pieces are named by the addresses that they have in the default layout (``home``),
-wherever a slot puts them, and whether or not a slot has them at all.  Two slots may show the same piece.
+The host has one block of RAM; ``home`` identifies a part of it by its address in the default layout, independent of the
+slot that maps it, if any.  Two slots may map the same part.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ KINDS: Mapping[str, int] = MappingProxyType({"rw": 0, "log": 1, "ro": 2, "ro_log
 """KVM_MEM_LOG_DIRTY_PAGES is 1, KVM_MEM_READONLY is 2 (KVM API 4.35)."""
 READ_ONLY = 2
 NUMBERS = range(1, 5)
-"""Slots that a scenario may have; slot 0 is the guest's code and vectors."""
+"""Slot numbers that a scenario may use; slot 0 has the guest's code and vectors."""
 IPA_LIMIT = 1 << 40
 """End of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 
 
 class Slot(NamedTuple):
-    """A memory slot: number, a key of :data:`KINDS`, guest physical address, size, and which piece of RAM it shows.
+    """A memory slot: number, a key of :data:`KINDS`, guest physical address, size, and the part of RAM that it maps.
 
-    Addresses and sizes are multiples of :data:`PAGE`; size 0 asks KVM to delete the slot.
+    Addresses and sizes are multiples of :data:`PAGE`; size 0 requests the deletion of the slot.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Slot(NamedTuple):
 
 
 DEFAULT: tuple[Slot, ...] = (Slot(1, "rw", DATA.base, DATA.size, DATA.base),)
-"""What a scenario has that says nothing of slots."""
+"""The slots of a scenario without ``memory`` lines."""
 _FIXED: tuple[Region, ...] = (MMIO, CODE, VECTORS)
 _KIND_NAMES: Mapping[int, str] = MappingProxyType({flags: name for name, flags in KINDS.items()})
 
@@ -69,7 +69,7 @@ def gone(number: int) -> Slot:
 
 
 def collides(slot: Slot, others: Iterable[Slot], limit: int = IPA_LIMIT) -> bool:
-    """Whether a slot lies outside the guest's physical address space, or where another one, or its code, is.
+    """Whether a slot exceeds the guest's physical address space, or overlaps another slot or the code.
 
     ``limit``: the first address beyond that address space.
     """
@@ -79,11 +79,11 @@ def collides(slot: Slot, others: Iterable[Slot], limit: int = IPA_LIMIT) -> bool
 
 
 def changed(slots: Mapping[int, Slot], slot: Slot) -> Mapping[int, Slot]:
-    """Return the slots after a request that KVM took."""
+    """Return the slots after a request that KVM accepted."""
     rest = {number: other for number, other in slots.items() if number != slot.number}
     return rest | {slot.number: slot} if slot.size else rest
 
 
 def regions(slots: Iterable[Slot]) -> tuple[Region, ...]:
-    """Return what is where in guest physical memory."""
+    """Return the memory map of the guest."""
     return (*_FIXED, *(slot.region for slot in sorted(slots, key=lambda slot: slot.base)))

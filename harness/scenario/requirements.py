@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scenario needs from its target: contexts, a protected VM, debug registers, a GIC."""
+"""Determine what a scenario needs from its target: vCPUs, a protected VM, debug registers, a GIC."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from harness.scenario.scenario import Scenario, Step
 
 
 def first_context(scenario: Scenario) -> int:
-    """Return the vCPU that a scenario starts with: alone in its VM, unless the scenario names the other of a pair."""
+    """Return the vCPU that a scenario starts with: alone in its VM, unless the scenario names the other vCPU of the
+    pair."""
     other = CONTEXTS[PAIR + 1].name
     return PAIR if Step("vcpu", (other,)) in scenario.steps else ALONE
 
 
 def context_named(first: int, name: str) -> int:
-    """Return the number of the vCPU that a ``vcpu`` step names in a scenario that starts with the vCPU ``first``."""
+    """Return the index of the vCPU that a ``vcpu`` step names, in a scenario that starts with the vCPU ``first``."""
     if name == CONTEXTS[first].name:
         return first
     return next(i for i, context in enumerate(CONTEXTS) if context.name == name)
 
 
 def needs_protected(scenario: Scenario) -> bool:
-    """Whether a scenario has a protected VM, which few targets have: on others it ends with status ``absent``."""
+    """Whether a scenario uses a protected VM; on targets without support it ends with status ``absent``."""
     return any(Step("vcpu", (name,)) in scenario.steps for name in PROTECTED_NAMES)
 
 
@@ -32,7 +33,7 @@ _WRITES = frozenset({"msr", "set"})
 
 
 def needs_debug_registers(scenario: Scenario) -> bool:
-    """Whether a scenario has to do with debugging, so that its debug registers are worth recording."""
+    """Whether a scenario uses debugging, so that debug registers must be recorded."""
     return any(
         step.kind in _DEBUG_STEPS
         or (step.kind in _WRITES and (step.args[0] == "mdscr_el1" or step.args[0] in DEBUG_NAMES))
@@ -41,6 +42,6 @@ def needs_debug_registers(scenario: Scenario) -> bool:
 
 
 def uses_gic(scenario: Scenario) -> bool:
-    """Whether a scenario goes to a vCPU of the VM that has a GIC."""
+    """Whether a scenario uses a vCPU of the VM with a GIC."""
     names = {context.name for context in CONTEXTS if context.machine == GIC_MACHINE}
     return any(step.kind == "vcpu" and step.args[0] in names for step in scenario.steps)

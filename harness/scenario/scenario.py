@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios: a test case as a value, and as a text file of one item a line.
+"""Define scenarios: a test case as a value, and as a text file with one item in each line.
 
 ::
 
@@ -12,12 +12,12 @@
     complete 0x80
     expect x3 0xffffffffffffff80
 
-The header, the sentence that says what the scenario is for, then how the guest starts: memory slots (``memory``, with
-the operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its
-memory (``boot``, all else is zero) and registers (``reg``, others hold reset values).  Then steps
-(:mod:`harness.scenario.steps`), and between them values that must be seen (``expect``).  Guest steps are instructions,
-laid out back to back from ``CODE.base``; host steps take place at the exit of the guest step before them.  Numbers are
-hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that begin with ``#`` are accepted, dropped;
+First the header, a sentence about the purpose, and the guest's initial state: memory slots (``memory``, with the
+operands of the step ``slot``; without such a line :data:`harness.scenario.memory_slots.DEFAULT`), words of its memory
+(``boot``, other words are zero) and registers (``reg``, others have reset values).  Then steps
+(:mod:`harness.scenario.steps`), and between them expected values (``expect``).  Guest steps are instructions at
+consecutive addresses from ``CODE.base`` on; host steps are done at the exit of the guest step before them.  Numbers are
+hexadecimal or decimal, unsigned, at most 64 bits.  Blank lines and lines that begin with ``#`` are ignored;
 ``format_scenario(parse(text)) == text`` for text without them that :func:`format_scenario` could have written, and
 ``parse(format_scenario(s)) == s`` always.
 """
@@ -43,15 +43,15 @@ from harness.scenario.steps import INITIAL, KINDS, SLOT_OPERANDS, VALUE, WORD_AD
 
 HEADER = "shadowfuzz-scenario 1"
 MAX_BYTES = 64 * 1024
-"""Longest scenario text, in bytes."""
+"""Maximum length of a scenario text, in bytes."""
 MAX_LINE = 400
-"""Longest line, in characters."""
+"""Maximum length of a line, in characters."""
 MAX_BOOT = 512
-"""Most words of memory that a scenario starts with."""
+"""Maximum number of initial words of memory."""
 MAX_EXPECTS = 256
-"""Most values that a scenario expects."""
+"""Maximum number of expected values."""
 MMIO_DATA = "mmio_data"
-"""What ``expect`` calls the data of a store to MMIO, as userspace gets it."""
+"""Name in ``expect`` for the data of an MMIO store, as KVM reports it to userspace."""
 
 
 class Step(NamedTuple):
@@ -65,9 +65,9 @@ class Step(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """A value that must be seen: of a register, or (:data:`MMIO_DATA`) of a store that userspace gets.
+    """An expected value: of a register, or (:data:`MMIO_DATA`) of the data of an MMIO store.
 
-    ``before`` is the index of the step that it stands before, the number of steps if it comes last.
+    ``before`` is the index of the step that follows it, the number of steps if it comes last.
     """
 
     before: int
@@ -77,11 +77,11 @@ class Expect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A test case: what it is for, initial registers (others hold reset values), and steps in order.
+    """A test case: its purpose, initial registers (others have reset values), and steps in order.
 
-    ``slots`` are the memory slots that it starts with (none: ``slots.DEFAULT``), ``boot`` the 64-bit words that are in
-    its memory then, by their addresses in the default layout.  ``expects`` changes nothing that is run: it says what a
-    right target shows (:mod:`harness.trace.expectations`).
+    ``slots`` are its initial memory slots (empty: ``memory_slots.DEFAULT``), ``boot`` the initial 64-bit words of its
+    memory, by their addresses in the default layout.  ``expects`` does not change the run: it has the values that a
+    correct target shows (:mod:`harness.trace.expectations`).
     """
 
     about: str
@@ -93,12 +93,12 @@ class Scenario:
 
 
 def slot_step(slot: Slot) -> Step:
-    """Return the host step that asks for a memory slot."""
+    """Return the host step that requests a memory slot."""
     return Step("slot", (slot.number, slot.kind, slot.base, slot.size, slot.home))
 
 
 def slot_of(step: Step) -> Slot:
-    """Return what a step ``slot`` or ``drop_slot`` asks for."""
+    """Return the slot that a step ``slot`` or ``drop_slot`` requests."""
     if step.kind == "drop_slot":
         return gone(int(step.args[0]))
     number, kind, base, size, home = step.args
@@ -146,7 +146,7 @@ def format_scenario(scenario: Scenario) -> str:
 
 
 class _Reason(Exception):
-    """Why a line does not parse; :func:`parse` adds where."""
+    """Why a line does not parse; :func:`parse` adds the place."""
 
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
@@ -154,7 +154,7 @@ _ACCESS = re.compile(r"[a-z]+\s+([^\s,]+)\s*,\s*\[\s*([^\s,\]]+)\s*(?:,\s*([^\s,
 
 
 def _quote(text: str) -> str:
-    """Return hostile text so that it fits into a one-line message."""
+    """Quote untrusted text for a one-line message."""
     return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
@@ -206,7 +206,7 @@ def _register(line: str) -> tuple[str, int]:
 
 
 def _operands(line: str, specs: tuple[Operand, ...], syntax: str) -> tuple[Arg, ...]:
-    """Parse what follows the keyword of a stripped line."""
+    """Parse the operands after the keyword of a stripped line."""
     words = line.split()[1:]
     if len(words) != len(specs):
         raise _Reason(f"{_quote(line)}: expected `{syntax}`")
@@ -215,16 +215,16 @@ def _operands(line: str, specs: tuple[Operand, ...], syntax: str) -> tuple[Arg, 
 
 _AFTERWARDS: Mapping[str, str] = MappingProxyType(
     {
-        "reg": "registers come first, `set` is the host's write",
-        "memory": "the VM's shape comes first, `slot` is the host's change",
-        "boot": "what is in memory comes first, `write` is the host's write",
+        "reg": "initial registers precede steps; `set` is the host's write",
+        "memory": "initial slots precede steps; `slot` is the host's change",
+        "boot": "initial memory precedes steps; `write` is the host's write",
     }
 )
-"""Lines that say how the guest starts, and what a line behind the first step should have been."""
+"""Lines with the guest's initial state, and the hint for such a line after the first step."""
 
 
 def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int, Slot], boot: dict[int, int]) -> None:
-    """Take a stripped line that says how the guest starts."""
+    """Parse a stripped line with a part of the guest's initial state."""
     match keyword:
         case "reg":
             name, value = _register(line)
@@ -236,7 +236,7 @@ def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int
             if slot.number in shape:
                 raise _Reason(f"slot {slot.number} given twice")
             if collides(slot, shape.values()):
-                raise _Reason(f"slot {slot.number}: reaches into another one, or beyond the guest's addresses")
+                raise _Reason(f"slot {slot.number}: overlaps another one, or exceeds the guest's address space")
             shape[slot.number] = slot
         case "boot":
             address, word = cast(tuple[int, int], _operands(line, (WORD_ADDRESS, VALUE), "boot ADDRESS VALUE"))
@@ -249,7 +249,7 @@ def _initial(keyword: str, line: str, registers: dict[str, int], shape: dict[int
 
 _EXPECTED = Operand(
     "name",
-    f"a register that is recorded (x0, not w0), or {MMIO_DATA} (RAM is not recorded: load it)",
+    f"a recorded register (x0, not w0), or {MMIO_DATA} (RAM is not recorded: load it)",
     frozenset((*NAMES, MMIO_DATA)),
 )
 
@@ -286,7 +286,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def parse(text: str | bytes, where: str = "scenario") -> Scenario:
     """Parse the text of a scenario that came from ``where``.
 
-    InputError: any text that is no scenario, with the line and what was expected there.  Nothing else is raised.
+    InputError: the text is not a scenario, with the line and what was expected there.  Nothing else is raised.
     """
     if len(text) > MAX_BYTES:
         raise InputError(where, None, f"longer than {MAX_BYTES} bytes")
@@ -333,12 +333,12 @@ def parse(text: str | bytes, where: str = "scenario") -> Scenario:
 
 
 def load(path: Path | str) -> Scenario:
-    """Read and parse a scenario file.  InputError: it cannot be read, or is no scenario."""
+    """Read and parse a scenario file.  InputError: it cannot be read, or is not a scenario."""
     return parse(load_text(path), str(path))
 
 
 def load_text(path: Path | str) -> bytes:
-    """Read a scenario file, or so much of it that :func:`parse` finds it too long.  InputError: it cannot be read."""
+    """Read a scenario file, at most one byte more than :func:`parse` accepts.  InputError: it cannot be read."""
     try:
         with open_input(Path(path)) as file:
             return file.read(MAX_BYTES + 1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes one scenario simpler than another, and the ways to make one simpler: one class per pass.
+"""Order scenarios by simplicity, and simplify them: one class for each pass.
 
-Pure: whether a candidate still shows what is looked for is the predicate's business (:mod:`harness.minimiser`).
+Pure: the predicate decides whether a candidate still shows the finding (:mod:`harness.minimiser`).
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _RANK: Mapping[str, int] = {kind.keyword: i for i, kind in enumerate(STEP_KINDS)
 _NAME_RANK: Mapping[str, int] = (
     {name: 120 + i for i, name in enumerate(sorted({n for k in STEP_KINDS for o in k.operands for n in o.names}))}
     | dict(INDEX)
-    | {"rw": 0}  # the kind of memory slot that says least
+    | {"rw": 0}  # the default kind of memory slot
     | {name: 40 * i + j for i, names in enumerate((X_NAMES, W_NAMES, V_NAMES)) for j, name in enumerate(names)}
 )
 PAIRS_BELOW = 14
-"""Up to so many steps all pairs are tried, for steps that only make sense together."""
+"""Up to this number of steps all pairs are tried, for steps that only work together."""
 
 
 def weight(value: int) -> int:
-    """Return how complicated a number is: bits set, and width; 0 for 0."""
+    """Return the complexity of a number: set bits plus width; 0 for 0."""
     return value.bit_count() + value.bit_length()
 
 
 def order(scenario: Scenario) -> Order:
-    """Fewer steps, fewer registers, simpler steps, lighter numbers, lower register names; then the text itself."""
+    """Return the sort key: number of steps and registers, kinds of steps, weight of numbers, register names, text."""
     given = (f"{n} {v:#x}" for n, v in scenario.registers)
     text = "\n".join([*given, *map(format_step, scenario.steps), repr((scenario.slots, scenario.boot))])
     return (*_measures(scenario), text)
 
 
 def _measures(scenario: Scenario) -> tuple[int, int, int, int, int]:
-    """All of an :func:`order` but the text."""
+    """Return an :func:`order` without the text."""
     numbers = [value for _, value in scenario.registers]
     numbers += [number for word in scenario.boot for number in word]
     names = [name for name, _ in scenario.registers]
@@ -66,7 +66,7 @@ def _measures(scenario: Scenario) -> tuple[int, int, int, int, int]:
 
 
 def simplicity(scenario: Scenario) -> int:
-    """Return one number of at most 62 bits that puts scenarios in (almost) the order of :func:`order`."""
+    """Return one number of at most 62 bits that sorts scenarios (almost) as :func:`order`."""
     steps, registers, kinds, numbers, _ = _measures(scenario)
     parts = ((steps, 10), (registers, 8), (kinds, 16), (numbers, 20))
     total = 0
@@ -76,7 +76,7 @@ def simplicity(scenario: Scenario) -> int:
 
 
 def _smaller_numbers(value: int) -> Iterator[int]:
-    """Numbers that are lighter than ``value``, the lightest first."""
+    """Yield numbers with a lower weight than ``value``, the lowest first."""
     tries = [0, 1]
     tries += [1 << bit for bit in range(value.bit_length())]
     tries += [value >> 32, value >> 16, value >> 8, value & 0xFFFF_FFFF, value & 0xFFFF, value & 0xFF]
@@ -87,10 +87,10 @@ def _smaller_numbers(value: int) -> Iterator[int]:
 
 
 class DropSteps:
-    """Leave out steps: halves, quarters and so on down to single ones, from the end; then any two."""
+    """Remove steps: halves, quarters and so on down to single ones, from the end; then any two."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with fewer steps."""
+        """Yield scenarios with fewer steps."""
         steps = value.steps
         size = len(steps)
         while size:
@@ -106,7 +106,7 @@ class StartWith:
     """Give a register its value before the start instead of by a host step."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with a host's write less."""
+        """Yield scenarios with one host write less."""
         for i, step in enumerate(value.steps):
             if step.kind == "set" and step.args[0] in INITIAL_NAMES:
                 name, number = step.args
@@ -120,7 +120,7 @@ class DropRegisters:
     """Leave initial registers at their reset values: all, halves, single ones."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with fewer registers."""
+        """Yield scenarios with fewer registers."""
         yield from (replace(value, registers=kept) for kept in _shorter(value.registers))
 
 
@@ -128,7 +128,7 @@ class DropShape:
     """Start with the default memory slots and empty memory: all, halves, single ones; or with a simpler slot."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with fewer lines that say how the VM starts, or plainer ones."""
+        """Yield scenarios with fewer or simpler lines about the VM's initial state."""
         yield from (replace(value, slots=kept) for kept in _shorter(value.slots))
         yield from (replace(value, boot=kept) for kept in _shorter(value.boot))
         for i, slot in enumerate(value.slots):
@@ -140,7 +140,7 @@ class DropShape:
 
 
 def _shorter(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
-    """The items without all, a half, and so on down to each one."""
+    """Yield the items without all, without a half, and so on down to without each one."""
     size = len(items)
     while size:
         for start in range(0, len(items), size):
@@ -149,10 +149,10 @@ def _shorter(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
 
 
 class SimplerSteps:
-    """Put a step of an earlier row of the step table in a step's place, with what operands they share."""
+    """Replace a step by one of an earlier row of the step table, with the operands that they share."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with one simpler step."""
+        """Yield scenarios with one simpler step."""
         for i, step in enumerate(value.steps):
             for kind in STEP_KINDS[: _RANK[step.kind]]:
                 if kind.side is KINDS[step.kind].side:
@@ -161,7 +161,7 @@ class SimplerSteps:
 
 
 def _as(step: Step, keyword: str) -> Iterator[Step]:
-    """Steps of another kind that keep what can be kept of ``step``; the other's first choice elsewhere."""
+    """Yield steps of another kind with the operands of ``step`` that fit, and defaults for the others."""
     kind = KINDS[keyword]
     if kind.forms and KINDS[step.kind].forms:
         target, base, offset = step.args
@@ -177,15 +177,15 @@ def _as(step: Step, keyword: str) -> Iterator[Step]:
 
 
 def _with_step(scenario: Scenario, index: int, step: Step) -> Scenario:
-    # What a simpler scenario must show is the signature that it is simplified for.
+    # Expectations are dropped: a simpler scenario must only show the signature that it is simplified for.
     return replace(scenario, steps=(*scenario.steps[:index], step, *scenario.steps[index + 1 :]), expects=())
 
 
 class SmallerOperands:
-    """Make one number of one step lighter."""
+    """Reduce the weight of one number of one step."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with one lighter number in a step."""
+        """Yield scenarios with a lower number in one step."""
         for i, step in enumerate(value.steps):
             for j, arg in enumerate(step.args):
                 if isinstance(arg, int):
@@ -201,10 +201,10 @@ def _unit(step: Step, index: int) -> int:
 
 
 class SmallerRegisters:
-    """Make the value of one initial register lighter."""
+    """Reduce the weight of the value of one initial register."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with one lighter register."""
+        """Yield scenarios with a lower value of one register."""
         for i, (name, old) in enumerate(value.registers):
             for number in _smaller_numbers(old):
                 registers = (*value.registers[:i], (name, number), *value.registers[i + 1 :])
@@ -215,7 +215,7 @@ class LowerNames:
     """Rename a general-purpose register to a lower one, everywhere or in one operand; W targets to X."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """Scenarios with a lower register name."""
+        """Yield scenarios with a lower register name."""
         used = sorted({NUMBER[name] for name in _names(value) if name in NUMBER} - {31})
         for old in used:
             for new in range(old):
@@ -248,7 +248,7 @@ def _rename(scenario: Scenario, old: int, new: int) -> Scenario:
             return arg
         return (W_NAMES if arg[0] == "w" else X_NAMES)[new]
 
-    # A register given twice is no scenario: the one that was there stays.
+    # A scenario must not give a register twice: the existing one is kept.
     registers: dict[str, int] = {}
     for name, number in scenario.registers:
         registers.setdefault(str(renamed(name)), number)
@@ -257,10 +257,10 @@ def _rename(scenario: Scenario, old: int, new: int) -> Scenario:
 
 
 class SortRegisters:
-    """List the initial registers in the order of the register table, and host writes in a row likewise."""
+    """Sort the initial registers, and consecutive host writes, in the order of the register table."""
 
     def candidates(self, value: Scenario) -> Iterator[Scenario]:
-        """The scenario in canonical order, if that is another one."""
+        """Yield the scenario in canonical order, if that differs."""
         yield replace(value, registers=tuple(sorted(value.registers, key=lambda item: INDEX[item[0]])))
         for i, (one, two) in enumerate(zip(value.steps, value.steps[1:], strict=False)):
             if KINDS[one.kind].side is KINDS[two.kind].side is Actor.HOST:

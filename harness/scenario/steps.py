@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps that a scenario may have, as rows: what guest and host can do between two world switches."""
+"""Define the steps of scenarios, as rows: actions of guest and host between two world switches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arg = int | str
 
 
 class Actor(Enum):
-    """Who does a step."""
+    """The side that does a step."""
 
     GUEST = "guest"
     HOST = "host"
@@ -27,7 +27,7 @@ class Actor(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """What one operand may be: one of ``names``, or (no names) a number from ``least`` to ``limit``.
+    """The valid values of one operand: one of ``names``, or (no names) a number from ``least`` to ``limit``.
 
     Numbers are multiples of ``unit``.
     """
@@ -53,7 +53,7 @@ class StepKind:
 
     @property
     def syntax(self) -> str:
-        """How the step is written, operands in capitals."""
+        """The syntax of the step, with operands in capitals."""
         names = [o.name.upper() for o in self.operands]
         if self.forms:
             return f"{self.keyword} {names[0]}, [{names[1]}, {names[2]}]"
@@ -103,9 +103,9 @@ SLOT_OPERANDS: tuple[Operand, ...] = (
     Operand("kind", f"one of {', '.join(memory_slots.KINDS)}", frozenset(memory_slots.KINDS)),
     _pages("base", "a guest physical address", DATA.base, memory_slots.IPA_LIMIT - memory_slots.PAGE),
     _pages("size", "a size", memory_slots.PAGE, DATA.size),
-    _pages("home", "which memory, by its address where no slot was changed", DATA.base, DATA.end - memory_slots.PAGE),
+    _pages("home", "the memory to map, by its address in the default layout", DATA.base, DATA.end - memory_slots.PAGE),
 )
-"""Of the step ``slot``, and of a line ``memory`` that shapes the VM before it starts."""
+"""Operands of the step ``slot``, and of a line ``memory`` with an initial slot."""
 WORD_ADDRESS = Operand(
     "address",
     f"a multiple of 8 from {DATA.base:#x} to {DATA.end - 8:#x}",
@@ -118,7 +118,7 @@ WORD_ADDRESS = Operand(
 def _access(mnemonic: str) -> StepKind:
     forms = tuple(f for f in ACCESS_FORMS if f.mnemonic == mnemonic)
     widths = " or ".join(f"{f.targets[0]}..{f.targets[30]}, {f.targets[31]}" for f in forms)
-    # The two forms of str and ldr have sizes of their own; the smaller limits what both can hold.
+    # The two forms of str and ldr have different sizes; the smaller one limits the offset.
     unit, limit = min(f.size for f in forms), max(f.max_offset for f in forms)
     operands = (
         Operand("target", f"one of {widths}", frozenset(name for f in forms for name in f.targets)),
@@ -213,7 +213,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
     StepKind(
         "serror",
         Actor.HOST,
-        (Operand("syndrome", "an ISS of 25 bits; 0: leave it to KVM", limit=0x1FF_FFFF),),
+        (Operand("syndrome", "an ISS of 25 bits; 0: no syndrome is given", limit=0x1FF_FFFF),),
         "Inject a virtual SError; only CPUs with the RAS extension accept a syndrome.",
         "KVM API 4.32 KVM_SET_VCPU_EVENTS",
     ),
@@ -305,7 +305,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
         "vcpu",
         Actor.HOST,
         (Operand("vcpu", f"one of {', '.join(CONTEXT_NAMES)}", frozenset(CONTEXT_NAMES)),),
-        "Continue with another vCPU, VM.vCPU; a new one starts at code of its own, with reset values.",
+        "Continue with another vCPU, VM.vCPU; a new one starts at its own code, with reset values.",
         "docs/spec/differential.md section 5, interleaving",
     ),
     StepKind(

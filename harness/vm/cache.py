@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Built things on disk: each directory under a key that is the hash of its inputs, whole or not there at all.
+"""Cache built files on disk: one directory for each key, the hash of its inputs; an entry is complete or absent.
 
 ::
 
-    ROOT/<kind>-<key>/     an entry, moved into place when it was complete; manifest.json says what is in it
-    ROOT/building/<kind>-<key>.XXXX/   what is being built; garbage once nobody holds the lock of its entry
-    ROOT/locks/<name>      never removed: a lock file that goes away no longer locks
+    ROOT/<kind>-<key>/     an entry, moved into place when it is complete; manifest.json lists its files
+    ROOT/building/<kind>-<key>.XXXX/   an entry that is being built; garbage once no process holds the entry's lock
+    ROOT/locks/<name>      never removed: a removed lock file no longer locks
 
-Guarantees: two processes that want one entry build it once; one that is killed leaves nothing that the next
-takes for complete, and the next removes what it left.
+Guarantees: two processes that request one entry build it once.  A killed process leaves no entry that the next one
+treats as complete; the next one removes its remains.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from harness.vm.tools import Progress, quiet
 MANIFEST = "manifest.json"
 
 Build = Callable[[Path], Mapping[str, object]]
-"""Fills an empty directory and returns facts about it, JSON values by name, for :attr:`Entry.facts`."""
+"""Fill an empty directory and return facts about it, JSON values by name, for :attr:`Entry.facts`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A complete entry: where it is, and the facts that its builder recorded."""
+    """A complete entry: its directory, and the facts that its builder recorded."""
 
     path: Path
     facts: Mapping[str, object]
@@ -45,7 +45,7 @@ class Entry:
 def default_root(environ: Mapping[str, str]) -> Path:
     """Return the cache's directory: ``$XDG_CACHE_HOME/shadowfuzz``, else ``~/.cache/shadowfuzz``.
 
-    A relative XDG_CACHE_HOME is ignored, as the XDG base directory specification demands.
+    A relative XDG_CACHE_HOME is ignored, as the XDG base directory specification requires.
     """
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path("~/.cache").expanduser()) / "shadowfuzz"
@@ -56,22 +56,22 @@ def hash_inputs(inputs: Sequence[str | bytes]) -> str:
     digest = hashlib.sha256()
     for item in inputs:
         data = item.encode() if isinstance(item, str) else item
-        digest.update(len(data).to_bytes(8, "big") + data)  # the length keeps ("ab", "c") from ("a", "bc")
+        digest.update(len(data).to_bytes(8, "big") + data)  # the length makes ("ab", "c") and ("a", "bc") different
     return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache below `root`; nothing is created before something is built."""
+    """The cache below `root`; no directory is created before the first build."""
 
     root: Path
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """Return the entry if it is there and whole: every file of its manifest with its recorded size."""
+        """Return the entry if it is complete: it has every file of its manifest with the recorded size."""
         return _read_entry(self.root / f"{kind}-{key}")
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """Return the entries of a kind that are there and whole, in the order of their keys."""
+        """Return the complete entries of a kind, in the order of their keys."""
         found = (_read_entry(path) for path in sorted(self.root.glob(f"{kind}-*")))
         return tuple(entry for entry in found if entry is not None)
 
@@ -86,21 +86,21 @@ class Cache:
         keep: int = 0,
         alike: str = "",
     ) -> Entry:
-        """Return the entry, built by `build` if it is not there; SetupError if that cannot be done.
+        """Return the entry, built by `build` if it is absent; SetupError if it cannot be built.
 
-        `room` is how many bytes the build needs at its peak: some tools react badly to a disk that fills up.  With
-        `keep`, so many entries stay once another one is built, those that were used last: of all of this kind, or of
-        those whose fact `alike` is the same.
+        `room` is the number of bytes that the build needs at its peak: some tools do not handle a full disk.  `keep` is
+        the number of entries that are kept after a build, the last used: of all of this kind, or of those with the same
+        fact `alike`.
         """
         found = self.find(kind, key)
         if found is not None:
             if keep:
                 with suppress(OSError):
-                    (found.path / MANIFEST).touch()  # its last use
+                    (found.path / MANIFEST).touch()  # records the last use
             return found
         name = f"{kind}-{key}"
         with _one_sentence(self.root, room), self.lock(name, progress):
-            found = self.find(kind, key)  # another process may have built it while we waited
+            found = self.find(kind, key)  # another process may have built it meanwhile
             if found is not None:
                 return found
             self._sweep(held=name)
@@ -112,7 +112,7 @@ class Cache:
         return built
 
     def remove(self, entry: Path) -> None:
-        """Remove an entry, if that can be done: at once for all who look for it; who has its files open keeps them."""
+        """Remove an entry if possible: atomically for other processes; a process that has its files open keeps them."""
         with suppress(OSError):
             away = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=self.root / "building"))
             try:
@@ -134,7 +134,7 @@ class Cache:
 
     @contextmanager
     def lock(self, name: str, progress: Progress = quiet) -> Iterator[None]:
-        """Hold the lock `name` of this cache; released by the system, too, when the process dies."""
+        """Hold the lock `name` of this cache; the system also releases it when the process dies."""
         with _one_sentence(self.root):
             lock = self._open_lock(name)
         try:
@@ -153,7 +153,7 @@ class Cache:
     def _build(self, name: str, build: Build) -> Entry:
         final = self.root / name
         building = self.root / "building"
-        if final.exists():  # not whole, or find() would have returned it: somebody deleted files in it
+        if final.exists():  # incomplete, or find() would have returned it: files in it were deleted
             final.rename(Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building)) / "broken")
         work = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=building))
         work.chmod(0o755)
@@ -168,7 +168,7 @@ class Cache:
         return entry
 
     def _sweep(self, held: str) -> None:
-        """Remove what killed builds left: directories of entries whose lock is free, or held by us."""
+        """Remove the remains of killed builds: directories of entries whose lock is free, or held by this process."""
         building = self.root / "building"
         building.mkdir(exist_ok=True)
         for path in building.iterdir():
@@ -192,13 +192,13 @@ def _try_lock(lock: int) -> bool:
 
 
 def _files(directory: Path) -> Mapping[str, int]:
-    """Return the size of each regular file of an entry's top level: those are the ones handed out."""
+    """Return the size of each regular file of an entry's top level; users open only these."""
     return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file() and path.name != MANIFEST}
 
 
 def _write_manifest(directory: Path, facts: Mapping[str, object]) -> None:
     text = json.dumps({"files": dict(_files(directory)), "facts": dict(facts)}, indent=1)
-    # The rename that follows may reach the disk before the data does; sizes in the manifest tell after a power cut.
+    # The rename may reach the disk before the data; after a power failure the sizes in the manifest show it.
     with (directory / MANIFEST).open("w") as file:
         file.write(text)
         file.flush()
@@ -221,14 +221,14 @@ NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def _one_sentence(root: Path, room: int = 0) -> Iterator[None]:
-    """Turn what the file system refuses into the sentence that says what to do."""
+    """Turn an error of the file system into a message that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
             needed = f" ({room >> 20} MiB)" if room else ""
             raise SetupError(
-                f"no space left for {root}: make room{needed}, or set XDG_CACHE_HOME to a directory that has it"
+                f"no space left for {root}: free space{needed}, or set XDG_CACHE_HOME to a directory that has it"
             ) from error
         if error.errno in NOT_ALLOWED:
             raise SetupError(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines as copy-on-write clones of a template, which is booted and saved once for each thing that is booted.
+"""Start machines as copy-on-write clones of a template, which is booted and saved once for each configuration.
 
 A clone takes about a tenth of the time of a cold boot (`shadowfuzz bench`); a template is 60 MB on disk.  All clones
-are in the very state in which the template was saved: what depends on how a kernel came up is the same in all.
+start in the state in which the template was saved: what depends on the course of a boot is equal in all of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from harness.vm.tools import Progress, quiet, require_tool
 
 KIND = "template"
 RECIPE = "2"
-"""Part of the key: to be raised when a template is saved or loaded in another way."""
+"""Part of the key: raise it when a template is saved or loaded in another way."""
 KEPT = 12
-"""So many templates stay: those that were used last."""
+"""Number of templates that are kept, the last used."""
 ROOM = 256 << 20
 """Bytes for one template (measured: 60 to 80 MB)."""
 NO_FILES = Files(0, 0, 0, 0, 0)
@@ -31,15 +31,15 @@ NO_FILES = Files(0, 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Clones:
-    """Where templates are kept; ``progress`` takes a line about what is made, and about what cannot be."""
+    """The store of templates; ``progress`` receives a line for each template that is made or cannot be made."""
 
     cache: Cache
     progress: Progress = quiet
 
     def template(self, machine: Machine, image: str) -> Template | None:
-        """Return the template of a machine, made if need be; ``image`` is the hash of the kernel's image.
+        """Return the template of a machine, made if it is missing; ``image`` is the hash of the kernel's image.
 
-        None: it cannot be made, which is said; the machine then has to be booted.
+        None: it cannot be made (``progress`` has the reason); the machine must be booted then.
         """
         key = template_key(machine, image)
         try:
@@ -61,10 +61,10 @@ class Clones:
 
 
 def template_key(machine: Machine, image: str) -> str:
-    """Return the key of a machine's template: everything that decides what is in it.
+    """Return the key of a machine's template: everything that determines its content.
 
     The QEMU program by its file (another version is another file), its whole command line, in which the initramfs is
-    named by the hash of what it was made from, and the kernel's content.
+    named by the hash of its inputs, and the kernel's content.
     """
     program = Path(require_tool(machine.qemu[0], "qemu-system-arm")).resolve()
     state = program.stat()
@@ -81,7 +81,7 @@ def template_key(machine: Machine, image: str) -> str:
 
 
 Make = Callable[[Template | None], Qemu]
-"""Makes a machine that is a clone of a template, or that boots."""
+"""Make a machine: a clone of a template, or one that boots."""
 
 
 @contextmanager

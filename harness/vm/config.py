@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One target machine: ``qemu_configs/NAME.toml`` to a frozen value.
+"""Read one target machine from ``qemu_configs/NAME.toml`` into a frozen value.
 
-The keys are rows of :data:`KEYS`; a file that does not fit them gives one sentence with its line number.
+The keys are rows of :data:`KEYS`; a file that violates them gives one error with its line number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.vm.debian.versions import linux_version
 from harness.vm.kernels.tree import read_release, tree_path
 
 PROJECT = Path(__file__).resolve().parents[2]
-"""The checkout that this package is installed from (always editable: ``make setup`` sees to it)."""
+"""The checkout that this package is installed from (always editable, by ``make setup``)."""
 
 CONFIG_DIR = PROJECT / "qemu_configs"
 DEFAULT_TARGET = "kvm-nvhe"
@@ -30,7 +30,7 @@ MAX_CONFIG_BYTES = 64 * 1024
 
 
 class Mode(Enum):
-    """How KVM runs on the machine; what it says in its boot message is compared with this."""
+    """KVM's mode on the machine; it is compared with KVM's boot message."""
 
     NVHE = "nvhe"
     VHE = "vhe"
@@ -39,14 +39,13 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """One machine to run: what QEMU emulates and which kernel it boots.
+    """One machine to run: the hardware that QEMU emulates and the kernel that it boots.
 
-    `memory_mib` is all RAM, its last `shared_mib` are shared by guest and host and not used by the kernel;
-    `machine` are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.
-    `kernel_version`, if there is one, is a kernel of the whole archive in place of `kernel_package`: a release or
-    package version, or the beginning of one.  `qemu`, if there is one, is the version of QEMU, or the beginning of it,
-    in place of the machine's own.  `linux` is the series that the target is about (empty: any), which its
-    `kernel_package` must be of.  `kernel_tree`, if there is one, is a kernel build directory in place of both.
+    `memory_mib` is all RAM, its last `shared_mib` are shared by guest and host and not used by the kernel; `machine`
+    are options of QEMU's ``-M virt``; `cmdline` are words added to the kernel command line.  `kernel_version`, if set,
+    selects a kernel of the whole archive instead of `kernel_package`: a release or package version, or a prefix of one.
+    `qemu`, if set, is a version of QEMU, or a prefix of one, instead of the installed QEMU.  `linux` is the series that
+    `kernel_package` must have (empty: any).  `kernel_tree`, if set, is a kernel build directory instead of both.
     `like` is the project's target whose kept findings apply (empty: its own), the part of its name before the ``@``.
     """
 
@@ -67,12 +66,12 @@ class MachineConfig:
 
     @property
     def machine_argument(self) -> str:
-        """What QEMU's ``-M`` is given."""
+        """The argument of QEMU's ``-M``."""
         return ",".join(("virt", *self.machine))
 
 
 Parse = Callable[[object], object]
-"""Return the value of a key as the dataclass holds it; ValueError if it does not fit."""
+"""Return the value of a key as the dataclass holds it; ValueError if it is invalid."""
 
 
 def _text(pattern: str) -> Parse:
@@ -109,7 +108,7 @@ def _words(pattern: str) -> Parse:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a configuration file: its name, what it must be (for the error), how to read it."""
+    """One key of a configuration file: its name, the expected value (for the error), its parser."""
 
     name: str
     expected: str
@@ -118,10 +117,10 @@ class Key:
 
 
 KERNEL_VERSION = re.compile(r"\d[A-Za-z0-9.+~:-]{0,63}(\.\*)?")
-"""What :meth:`harness.vm.debian.kernel_archive.Kernels.find` takes."""
+"""Argument of :meth:`harness.vm.debian.kernel_archive.Kernels.find`."""
 
 QEMU_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,2}")
-"""What :func:`harness.vm.qemu_versions.obtain` takes."""
+"""Argument of :func:`harness.vm.qemu_versions.obtain`."""
 
 KEYS: tuple[Key, ...] = (
     Key("summary", "a line of text", _text(r"[^\x00-\x1f\x7f]{1,200}")),
@@ -130,7 +129,7 @@ KEYS: tuple[Key, ...] = (
     Key("machine", 'a list of "option=value" for QEMU\'s -M virt', _words(r"[A-Za-z0-9_.-]+=[A-Za-z0-9_./-]+")),
     Key("memory_mib", "a whole number from 256 to 16384", _mebibytes(256, 16384)),
     Key("shared_mib", "a whole number from 1 to 1024", _mebibytes(1, 1024)),
-    # Debian Policy 5.6.7: what a package name may be.
+    # Debian Policy 5.6.7: valid package names.
     Key("kernel_package", 'a Debian package such as "linux-image-cloud-arm64"', _text(r"[a-z0-9][a-z0-9+.-]+")),
     Key("linux", 'a kernel series such as "6.12"', _text(r"\d{1,3}\.\d{1,4}"), True),
     # Printable ASCII without space or quote: one word for the kernel's parser.
@@ -142,7 +141,7 @@ KEYS: tuple[Key, ...] = (
 
 
 def list_configs() -> tuple[str, ...]:
-    """Return the names of the targets that the project carries, the default first."""
+    """Return the names of the project's targets, the default first."""
     names = sorted(path.stem for path in CONFIG_DIR.glob("*.toml"))
     return tuple(sorted(names, key=lambda name: name != DEFAULT_TARGET))
 
@@ -150,10 +149,10 @@ def list_configs() -> tuple[str, ...]:
 def load_config(name_or_path: str | Path) -> MachineConfig:
     """Return the machine of a target name, or of a TOML file given by its path.
 
-    A text with a slash in it or ending in ``.toml`` is a path; that of a directory is a kernel build directory, run as
-    the project's target of its version.  ``NAME@VERSION`` is that machine with another kernel of Debian's archive, and
-    ``NAME@DIRECTORY`` with the kernel of a build directory; ``%qemu-VERSION`` and ``%CPU`` behind it are another QEMU
-    and another CPU model.  Raises InputError, and SetupError for a directory in which nothing was built.
+    A text with a slash or ending in ``.toml`` is a path.  A directory is a kernel build directory, run as the project's
+    target of its version.  ``NAME@VERSION`` is that machine with another kernel of Debian's archive, and
+    ``NAME@DIRECTORY`` with the kernel of a build directory; the suffixes ``%qemu-VERSION`` and ``%CPU`` select another
+    QEMU and another CPU model.  Raises InputError, and SetupError for a directory in which nothing was built.
     """
     if isinstance(name_or_path, str) and "%" in name_or_path.rpartition("/")[2]:
         place, slash, name = name_or_path.rpartition("/")
@@ -186,7 +185,7 @@ def _is_directory(text: str) -> bool:
 
 
 def guess_like(release: str, mode: Mode = Mode.NVHE) -> str:
-    """Return the project's target of a mode whose kernel is the nearest that is not newer, else the oldest."""
+    """Return the project's target of a mode with the newest kernel up to ``release``, else the oldest."""
     rows = [(linux_version(c.linux), c.name) for c in map(load_config, list_configs()) if c.mode is mode and c.linux]
     if not rows:
         raise InputError(release, None, f"no target of the project is of mode {mode.value}")
@@ -195,10 +194,10 @@ def guess_like(release: str, mode: Mode = Mode.NVHE) -> str:
 
 
 def name_on_tree(tree: Path, target: str | None = None) -> str:
-    """Return the name of a target with the kernel of a build directory; None: the one that its version suggests.
+    """Return the name of a target with the kernel of a build directory; ``target`` None: the target of its version.
 
-    InputError: there is no such directory or target, or the target names a kernel itself.  SetupError: nothing was
-    built there.
+    InputError: the directory or target does not exist, or the target names a kernel itself.  SetupError: nothing was
+    built in the directory.
     """
     where = tree_path(tree, str(tree))
     if target is None:
@@ -211,13 +210,13 @@ def name_on_tree(tree: Path, target: str | None = None) -> str:
 
 
 def like_name(target: str) -> str:
-    """Return the target without its kernel: the one whose kept findings apply, on the same emulator."""
+    """Return the target's name without its kernel: the target whose kept findings apply, on the same emulator."""
     base, mark, emulator = target.partition("%") if "%" in target.rpartition("/")[2] else (target, "", "")
     return f"{base.partition('@')[0]}{mark}{emulator}"
 
 
 def _on_tree(config: MachineConfig, tree: Path) -> MachineConfig:
-    """Return a machine with the kernel of a build directory, which need not be there any more."""
+    """Return a machine with the kernel of a build directory, which need not exist any more."""
     where = Path(os.path.realpath(tree))
     summary = f"the kernel built in {where}, {config.mode.value}; kept findings are those of {config.name}"
     name = f"{config.name}@{where}"
@@ -230,10 +229,10 @@ def _load_file(path: Path, like: str = "") -> MachineConfig:
 
 
 def emulated(config: MachineConfig, words: Sequence[str], where: str) -> MachineConfig:
-    """Return a machine on another emulator: at most one QEMU (``qemu-10.0``) and one CPU model, which its name tells.
+    """Return a machine, and its name, with another QEMU (``qemu-10.0``), another CPU model, or both.
 
-    What is not among the words stays.  InputError, which begins with `where`: there is no such CPU model, or it lacks
-    what the machine is about.
+    A part that the words do not name is unchanged.  InputError, which begins with `where`: the CPU model is unknown, or
+    lacks a feature that the machine's mode needs.
     """
     base, *own = config.name.split("%")
     qemus, cpus = _by_kind(words)
@@ -242,7 +241,7 @@ def emulated(config: MachineConfig, words: Sequence[str], where: str) -> Machine
     if cpus and cpus[0] not in CPUS:
         raise InputError(where, None, f"no CPU model {cpus[0]!r}; there are {', '.join(CPUS)}")
     if cpus and config.mode is Mode.VHE and not CPUS[cpus[0]].vhe:
-        raise InputError(where, None, f"{cpus[0]} has no VHE, which {base} is about")
+        raise InputError(where, None, f"{cpus[0]} has no VHE, which {base} needs")
     name = "%".join((base, *(qemus or _by_kind(own)[0]), *(cpus or _by_kind(own)[1])))
     qemu = qemus[0].removeprefix("qemu-") if qemus else config.qemu
     return replace(config, name=name, cpu="".join(cpus) or config.cpu, qemu=qemu)
@@ -269,10 +268,10 @@ def _read(path: Path) -> str:
 
 
 def parse_config(name: str, text: str, where: str, like: str = "") -> MachineConfig:
-    """Return the machine that a configuration's text describes; `where` is its file, for the error's sentence.
+    """Return the machine that a configuration's text describes; `where` is its file, for the error message.
 
-    `like` stands for the key of this name.  A file with ``like`` or ``kernel_tree`` takes what it leaves out from the
-    target that it is like.  SetupError: nothing was built in its kernel build directory.
+    `like` replaces the key of this name.  A file with ``like`` or ``kernel_tree`` takes missing keys from the target
+    that ``like`` names.  SetupError: nothing was built in its kernel build directory.
     """
     try:
         table = tomllib.loads(text)
@@ -280,7 +279,7 @@ def parse_config(name: str, text: str, where: str, like: str = "") -> MachineCon
         reason, line = _toml_error(str(error), text)
         raise InputError(where, line, f"not TOML: {reason}") from error
     except RecursionError as error:  # thousands of nested brackets
-        raise InputError(where, None, "not TOML that a target uses: nested too deeply") from error
+        raise InputError(where, None, "not a target file: TOML nested too deeply") from error
     known = {key.name for key in KEYS}
     for name_in_file in table:
         if name_in_file not in known:
@@ -292,13 +291,13 @@ def parse_config(name: str, text: str, where: str, like: str = "") -> MachineCon
 
 
 def _derived(values: Mapping[str, object], where: str, like: str) -> MachineConfig:
-    """Return the machine of a file that has not all keys: the rest is that of the target that it is like."""
+    """Return the machine of a file that lacks keys: the rest is that of the target that ``like`` names."""
     kernels = [name for name in ("kernel_tree", "kernel_version", "kernel_package") if name in values]
     if "kernel_tree" in kernels and len(kernels) > 1:
         raise InputError(where, None, f"expected kernel_tree or {kernels[1]}, not both")
     given = dict(values)
     if "kernel_tree" in given:
-        # Like a link's: from the file, not from where a command happens to be run.
+        # Relative to the file, as for a symbolic link, not to the current directory.
         given["kernel_tree"] = tree_path(Path(where).parent / str(given["kernel_tree"]), where)
     name = like or str(given.get("like", ""))
     if not name:
@@ -332,7 +331,7 @@ def _values(table: Mapping[str, object], text: str, where: str, *, partly: bool 
 
 
 def _toml_error(message: str, text: str) -> tuple[str, int]:
-    """Split tomllib's message into its reason and its line (the last line, if it speaks of the end)."""
+    """Split tomllib's message into its reason and its line (the last line, if the message is about the end)."""
     match = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, re.DOTALL)
     if match is not None:
         return match[1], int(match[2])
@@ -340,7 +339,7 @@ def _toml_error(message: str, text: str) -> tuple[str, int]:
 
 
 def _line_of(key: str, text: str) -> int | None:
-    """Return the line where a top-level key or table begins: tomllib does not tell."""
+    """Return the line where a top-level key or table begins, which tomllib does not report."""
     quoted = re.escape(key)
     match = re.search(rf"""^[ \t]*\[{{0,2}}[ \t]*["']?{quoted}["']?[ \t]*[=.\]]""", text, re.MULTILINE)
     return None if match is None else text.count("\n", 0, match.start()) + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine's configuration as the text of a target file: what a finding keeps of the target that it was found on."""
+"""Write and read a machine's configuration as the text of a target file, as a finding keeps it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.errors import InputError
 from harness.vm.config import KEYS, MachineConfig, Mode
 
 TARGET, OTHER_TARGET = "target.toml", "other-target.toml"
-"""The names of the texts that a finding keeps: the target's, and that of the second one where two were compared."""
+"""Names of the texts that a finding keeps: of its target, and of the second target if two were compared."""
 _NAME = "# "
 
 
 def format_config(config: MachineConfig) -> str:
-    """Return a configuration as TOML with the keys of a target file; its name is the comment that it begins with."""
+    """Return a configuration as TOML with the keys of a target file; its name is in a comment in the first line."""
     lines = [f"{_NAME}{config.name}"]
     for key in KEYS:
         value = getattr(config, key.name)
@@ -28,7 +28,7 @@ def format_config(config: MachineConfig) -> str:
 
 
 def read_stored(text: str, name: str, where: str) -> MachineConfig:
-    """Return the configuration that :func:`format_config` wrote, whether its kernel is still there or not.
+    """Return the configuration that :func:`format_config` wrote; its kernel need not exist any more.
 
     InputError: it is another text.
     """
@@ -39,4 +39,4 @@ def read_stored(text: str, name: str, where: str) -> MachineConfig:
         given = {"kernel_package": "", **values, "kernel_tree": None if tree is None else Path(str(tree))}
         return MachineConfig(name=name, **given)  # type: ignore[arg-type]  # KEYS checks each type
     except (ValueError, TypeError, RecursionError) as error:  # TOMLDecodeError is a ValueError
-        raise InputError(where, None, f"no target: {type(error).__name__} {str(error)[:100]}".strip()) from None
+        raise InputError(where, None, f"not a target: {type(error).__name__} {str(error)[:100]}".strip()) from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a target was lost, as values: what kind of end it was, what was taken from it, whether it comes back.  Pure."""
+"""Describe how a target was lost, as values: kind of end, state read from it, whether it is reproducible.  Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.errors import Dump, Remains
 
 VERSION = 1
 CRASH, EARLIER = "crash.json", "earlier-"
-"""What a finding's texts are called: a :class:`Report`, and what the scenarios that ran before begin with."""
+"""Names of a finding's texts: a :class:`Report`, and the prefix of the scenarios that ran before."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a machine ended: a row of :data:`ENDS`, what it said itself, and the function it was in (may be empty)."""
+    """How a machine ended: a row of :data:`ENDS`, its own message, and the function that it executed (may be empty)."""
 
     kind: str
     words: str
@@ -27,14 +27,14 @@ class End:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """What two losses of one cause have in common; a hang is caught anywhere, so its place is no part of it."""
+        """The part that is equal for two losses of one cause; without the place of a hang, which is arbitrary."""
         function = "" if self.kind == "hang" else self.place.partition("+")[0]
         words = self.words if self.kind == "el2-panic" else _NUMBER.sub("N", self.words)
         return tuple(filter(None, (self.kind, words[:200], function)))
 
     @property
     def sentence(self) -> str:
-        """What it was, in one line."""
+        """The end in one line."""
         return f"{ENDS[self.kind]}{f' in {self.place}' if self.place else ''}: {self.words}"
 
 
@@ -43,27 +43,27 @@ ENDS: Mapping[str, str] = MappingProxyType(
         "el2-panic": "KVM panicked at EL2",
         "oops": "the host kernel oopsed",
         "panic": "the host kernel panicked",
-        "agent": "shadowfuzz's agent in the target gave up",
+        "agent": "shadowfuzz's agent in the target failed",
         "hang": "the target hung",
         "qemu-hang": "QEMU hung",
         "qemu-death": "QEMU died",
-        "protocol": "the target answered what makes no sense",
+        "protocol": "the target's answer violates the protocol",
         "lost": "the target was lost",
     }
 )
-"""The ways to lose a target, each as the beginning of a sentence."""
+"""The ways in which a target is lost, each as the beginning of a sentence."""
 
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    # What the console says: the first row that matches.  arch/arm64/kvm/handle_exit.c nvhe_hyp_panic_handler,
-    # arch/arm64/kvm/hyp/*/switch.c hyp_panic; arch/arm64/mm/fault.c die_kernel_fault, arch/arm64/kernel/traps.c die;
-    # kernel/panic.c; agent.c die.
+    # Patterns of the console's text: the first row that matches counts.  arch/arm64/kvm/handle_exit.c
+    # nvhe_hyp_panic_handler, arch/arm64/kvm/hyp/*/switch.c hyp_panic; arch/arm64/mm/fault.c die_kernel_fault,
+    # arch/arm64/kernel/traps.c die; kernel/panic.c; agent.c die.
     ("el2-panic", re.compile(r"nVHE hyp (?:panic|BUG) at: .*|HYP panic:")),
     ("oops", re.compile(r"Unable to handle kernel .*|kernel BUG at .*|Internal error: .*")),
     ("agent", re.compile(r"shadowfuzz agent: .*")),
     ("panic", re.compile(r"(?<=Kernel panic - not syncing: ).*")),
 )
 _REASONS: tuple[tuple[str, str], ...] = (
-    # What the host saw (harness.vm.qemu, harness.vm.executor).
+    # Reasons of the host's errors (harness.vm.qemu, harness.vm.executor).
     ("hang", "no answer to a scenario"),
     ("hang", "the agent was not ready"),
     ("qemu-hang", "did not answer within"),
@@ -77,7 +77,7 @@ _ESR = re.compile(r"\bESR:([0-9a-f]{8,16})")
 
 
 def end_of(reason: str, console: str, remains: Remains | None = None, *, protocol: bool = False) -> End:
-    """Return how a machine ended: the kernel's own last words count for more than what the host saw of it."""
+    """Return how a machine ended: the kernel's last message takes precedence over the host's reason."""
     left = remains or Remains()
     for kind, pattern in () if protocol else _WORDS:
         found = pattern.search(console)
@@ -94,7 +94,7 @@ _VECTORS = "vectors+"
 
 
 def _hung_in(left: Remains) -> str:
-    """Return where a machine was seen most often; at an interrupt's vector, where that came from."""
+    """Return the function in which most samples are; for an interrupt vector, the interrupted function."""
     seen = {place: count for place, count in left.samples.items() if not place.startswith(_VECTORS)}
     place = max(seen, key=lambda place: seen[place], default=left.places.get("pc", ""))
     return left.places.get("ELR_EL1", place) if place.startswith(_VECTORS) else place
@@ -106,16 +106,16 @@ def _el2(console: str) -> str:
 
 
 def panic_address(console: str) -> int | None:
-    """Return the address at which EL2 panicked, as the console says it."""
+    """Return the address at which EL2 panicked, from the console."""
     found = _EL2.search(console)
     return None if found is None else int(found[1] or found[2], 16)
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """Whether a loss came back in fresh machines: hits and runs of the last scenario alone, and with those before it.
+class Reproduction:
+    """Reproduction of a loss in fresh machines: hits and runs of the last scenario alone, and after those before it.
 
-    ``before``: how many scenarios have to run before it, as far as was tried.
+    ``before``: the number of scenarios that must run before it, as far as was tested.
     """
 
     alone: tuple[int, int]
@@ -124,20 +124,20 @@ class Again:
 
     @property
     def hits(self) -> int:
-        """How often it came back, in the way that is told."""
+        """How often it was reproduced, in the way that is reported."""
         return (self.sequence if self.before else self.alone)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A loss as a finding keeps it, in the text ``crash.json``; ``again`` is None until that was tried."""
+    """A loss as a finding keeps it, in the text ``crash.json``; ``again`` is None until reproduction was tested."""
 
     kind: str
     words: str
     place: str
     reason: str
     remains: Remains
-    again: Again | None = None
+    again: Reproduction | None = None
 
 
 def to_text(report: Report) -> str:
@@ -148,7 +148,7 @@ def to_text(report: Report) -> str:
 
 
 def from_text(text: str) -> Report:
-    """Return what ``crash.json`` holds.  ValueError: another version wrote it, or somebody changed it."""
+    """Return the report in ``crash.json``.  ValueError: another version wrote it, or it was edited."""
     try:
         data = json.loads(text)
         if data.pop("version") != VERSION:
@@ -163,18 +163,18 @@ def from_text(text: str) -> Report:
         kind, words, place, reason = (str(data[name]) for name in ("kind", "words", "place", "reason"))
         return Report(kind, words, place, reason, remains, tried)
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"no crash report: {error!r}") from error
+        raise ValueError(f"not a crash report: {error!r}") from error
 
 
 def _dump(table: Mapping[str, Any]) -> Dump:
     return Dump(str(table["path"]), int(table["ram_bytes"]), int(table["file_bytes"]), float(table["seconds"]))
 
 
-def _again(table: Mapping[str, Any]) -> Again:
+def _again(table: Mapping[str, Any]) -> Reproduction:
     (hits, runs), (more, of), before = table["alone"], table["sequence"], table["before"]
     numbers = (hits, runs, more, of, before)
     if not all(type(number) is int for number in numbers) or not (
         0 <= hits <= runs and 0 <= more <= of and before >= 0
     ):
-        raise ValueError(f"counts that cannot be: {str(numbers)[:80]}")
-    return Again((hits, runs), (more, of), before)
+        raise ValueError(f"inconsistent counts: {str(numbers)[:80]}")
+    return Reproduction((hits, runs), (more, of), before)

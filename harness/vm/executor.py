@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on a live machine: compile to the agent's operations, hand over, collect the trace."""
+"""Run scenarios on a live machine: compile them to the agent's operations, start them, collect the trace."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from harness.trace import events as trace
 from harness.trace.decode import ContextLayout
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, find_alarms, has_hint
-from harness.vm.fetch_storm import Rescue
+from harness.vm.fetch_storm import FetchStormWatch
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
 
 Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
 IRQ_BUDGET = 5
-"""Interrupts of the host, a tick apart, that a guest may take without getting on: with one more it is a runaway.
+"""Number of host interrupts that a guest may take without progress; with one more it is a runaway.
 
-Few are; on a machine short of cores two ticks may well come in one exit (of 1 569 scenarios 9 were called so with 2).
+The host's timer interrupts it at each tick.  On a busy machine two ticks can arrive during one exit: with a limit of 2,
+9 of 1 569 scenarios were stopped wrongly.
 """
 ROUND_BUDGET = 128
-"""Exits that a guest may take without getting on; 64 were too few where it went back and came by what it had done."""
+"""Number of exits that a guest may take without progress; 64 were too few for a guest that branched back and executed
+the same instructions again."""
 NO_STEP = 0xFFFF_FFFF
-"""The step number of what happens before the first step."""
+"""The step number of records before the first step."""
 
 _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
 )
 CHECK_SECONDS = 0.1
-"""How often a long wait makes sure that QEMU lives."""
+"""Seconds between two checks that QEMU is alive, during a long wait."""
 SETTLE_SECONDS, SETTLE_PATIENCE = 0.03, 1.0
-"""A console that has an alarm on it is read when nothing was added for so long, at the latest after that."""
+"""A console with an alarm is read after it did not grow for the first number of seconds, at the latest after the
+second."""
 LEAVES = frozenset({"br", "eret"})
-"""Steps that leave the code without a trap of their own: the agent must know which one it was."""
+"""Steps that branch out of the code without a trap of their own: the agent must know the step."""
 
 
 def _host_op(step: Step, index: int) -> Op:
@@ -52,7 +55,7 @@ def _host_op(step: Step, index: int) -> Op:
 
 
 def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
-    """What is to be replaced at the exit of a guest step: it must be known before the step runs."""
+    """Yield the operations that forge the exit of a guest step; they must precede its run."""
     for i in range(index + 1, len(scenario.steps)):
         step = scenario.steps[i]
         if KINDS[step.kind].side is Actor.GUEST:
@@ -65,8 +68,8 @@ def _is_gpr(name: str) -> bool:
     return registers.BY_NAME[name].group is registers.Group.GPR
 
 
-def _writes_behind(steps: Sequence[Step], index: int) -> int:
-    """Return how many steps behind one are all that the host does there, if that is to write x0 to x30; else 0."""
+def _register_writes_after(steps: Sequence[Step], index: int) -> int:
+    """Return the number of host steps after a guest step if all of them write x0 to x30; else 0."""
     end = index + 1
     while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
         end += 1
@@ -98,8 +101,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             if pending[3]:
                 yield pending
                 pending = None
-            elif by_probe and (writes := _writes_behind(scenario.steps, index)):
-                done, pending = index + 1 + writes, None  # another run follows: of the next guest step, or the last one
+            elif by_probe and (writes := _register_writes_after(scenario.steps, index)):
+                done, pending = index + 1 + writes, None  # a run of the next guest step follows, or the last
                 yield _LATER, index, addresses[index], writes
                 yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
             continue
@@ -112,13 +115,13 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             if CONTEXTS[context].machine not in shaped:
                 shaped.add(CONTEXTS[context].machine)
                 yield from (_host_op(step, NO_STEP) for step in shaping(scenario))
-                if CONTEXTS[context].machine == PROTECTED_MACHINE:  # with RAM of its own
+                if CONTEXTS[context].machine == PROTECTED_MACHINE:  # it has its own RAM
                     yield from (_host_op(Step("write", word), NO_STEP) for word in scenario.boot)
         elif step.kind != "forge":
             yield _host_op(step, index)
     if pending is not None:
         yield pending
-    # One more run of each, to the trap behind its last instruction: whatever is pending takes effect and is seen.
+    # One more run of each vCPU, to the trap after its last instruction: pending work takes effect and is recorded.
     last = ends(scenario)
     for other in (context, *(c for c in last if c != context)):
         if other != context:
@@ -127,9 +130,9 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
 
 
 def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = False) -> tuple[int, bytes]:
-    """Return how many operations a scenario is, and their bytes.  ValueError: more than the mailbox holds.
+    """Return the number of operations of a scenario, and their bytes.  ValueError: more than the mailbox holds.
 
-    ``by_probe``: writes of x0 to x30, where the host does nothing else, are the recording module's.
+    ``by_probe``: the recording module does the writes of x0 to x30 where the host does nothing else.
     """
     operations = list(_operations(scenario, fresh_vm, by_probe))
     data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
@@ -139,7 +142,7 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = Fal
 
 
 class Executor:
-    """Runs scenarios on one machine, one at a time; ``hyp`` is filled by a plugin of it."""
+    """Run scenarios on one machine, one at a time; a plugin of the machine fills ``hyp``."""
 
     def __init__(
         self,
@@ -152,13 +155,13 @@ class Executor:
         boot_alarms: tuple[Alarm, ...] = (),
     ) -> None:
         self.boot_alarms = boot_alarms
-        """What the target's kernel complained of while it booted: no scenario made it."""
+        """Alarms of the target's kernel during boot: no scenario caused them."""
         self._by_probe = by_probe
         self._hyp = hyp
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
-        self._seen = self._read = qemu.console_size()  # the kernel boots before there is anything to run
+        self._seen = self._read = qemu.console_size()  # the kernel has booted before the first scenario
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -184,16 +187,16 @@ class Executor:
         return self._qemu.pid
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Run a scenario and return what was recorded.
+        """Run a scenario and return its trace.
 
-        ``fresh_vm``: in a VM made for it; else in the last one, its vCPU reset and its RAM unmapped.  VmLost: the
-        machine died or did not finish in time.  AgentProtocolError: what it wrote makes no sense.
+        ``fresh_vm``: in a new VM; else in the last one, after a reset of its vCPU and with its RAM unmapped.  VmLost:
+        the machine died or did not finish in time.  AgentProtocolError: its records violate the protocol.
         """
         self.run_bare(scenario, fresh_vm=fresh_vm, record=True)
         return self.decode(self.recorded())
 
     def recorded(self) -> bytes:
-        """Return what the last request recorded, as it is.  AgentProtocolError: it failed, or makes no sense."""
+        """Return the raw records of the last request.  AgentProtocolError: it failed, or violates the protocol."""
         mailbox = self._qemu.mailbox
         assert mailbox is not None
         head, status = self._word("head"), trace.status_name(self._word("status"))
@@ -206,16 +209,16 @@ class Executor:
         return bytes(mailbox[protocol.TRACE_OFFSET : protocol.TRACE_OFFSET + head])
 
     def decode(self, area: bytes) -> Trace:
-        """Return the trace that ``area``, recorded by the last request, is.  AgentProtocolError: it makes no sense."""
+        """Decode ``area``, the records of the last request.  AgentProtocolError: they violate the protocol."""
         status = trace.status_name(self._word("status"))
         events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
         dropped = self._word("dropped")
-        hyp = () if self._hyp is None else self._hyp.beside(events, self._layout, complete=not dropped)
-        beside = decode.decode_points(area), decode.decode_lists(area)
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *beside)
+        hyp = () if self._hyp is None else self._hyp.copies_of(events, self._layout, complete=not dropped)
+        copies_of = decode.decode_points(area), decode.decode_lists(area)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *copies_of)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
-        """Run a scenario, recorded or not, and look at nothing.  VmLost: as :meth:`run`."""
+        """Run a scenario, recorded or not, without decoding a trace.  VmLost: as :meth:`run`."""
         count, program = compile_scenario(scenario, fresh_vm=fresh_vm, by_probe=self._by_probe)
         mailbox = self._qemu.mailbox
         assert mailbox is not None
@@ -231,19 +234,19 @@ class Executor:
         try:
             if self._qemu.machine.deterministic:
                 self._qemu.cont()
-                rescue = Rescue(self._qemu, lambda: self.exits)
-                self._qemu.await_brake(time.monotonic() + self._timeout, rescue.look)
+                rescue = FetchStormWatch(self._qemu, lambda: self.exits)
+                self._qemu.await_stop(time.monotonic() + self._timeout, rescue.look)
             else:
-                self._qemu.ring()
+                self._qemu.wake_agent()
             self._wait(request)
         finally:
             for plugin in self._qemu.plugins:
                 plugin.map.disarm()
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Return what the target's kernel complained of since this was asked the last time, or since it is up.
+        """Return the alarms of the target's kernel since the last call, or since its boot.
 
-        What it prints late, after the reply to a scenario, is the next one's.
+        Lines that it prints after the reply to a scenario are returned with the next one.
         """
         if self._qemu.console_size() == self._seen:
             return ()
@@ -251,12 +254,12 @@ class Executor:
             self._settle()
         text = self._qemu.console_from(self._read)
         self._seen = self._read + len(text)
-        whole = text[: text.rfind(b"\n") + 1]  # the rest of a line comes later
+        whole = text[: text.rfind(b"\n") + 1]  # the rest of an incomplete line is read later
         self._read += len(whole)
         return find_alarms(whole)
 
     def _settle(self) -> None:
-        """Wait until the console does not grow."""
+        """Wait until the console stops growing."""
         deadline, size = time.monotonic() + SETTLE_PATIENCE, -1
         while size != (size := self._qemu.console_size()) and time.monotonic() < deadline:
             time.sleep(SETTLE_SECONDS)
@@ -264,7 +267,7 @@ class Executor:
     def _wait(self, request: int) -> None:
         deadline = time.monotonic() + self._timeout
         while self._word("reply") != request:
-            if not self._qemu.listen(CHECK_SECONDS):
+            if not self._qemu.await_reply(CHECK_SECONDS):
                 self._qemu.check_alive()
             if time.monotonic() > deadline:
                 raise self._qemu.lost(f"no answer to a scenario within {self._timeout:g} s")

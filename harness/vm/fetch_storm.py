@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Get a deterministic machine back from a guest whose every instruction fetch faults.
+"""Interrupt a deterministic machine whose guest takes an instruction abort at every fetch.
 
-Such a guest comes from its vector to its vector and executes nothing.  Where time is the number of instructions it
-stands still then, no timer ever rings, and nothing in the machine can end this.  A character at the serial port can: it
-is an interrupt, which KVM takes as any other.  That keeps two runs the same because it comes where the machine has no
-state that could still change, the time included: :func:`is_storm` is asked with the machine stopped, and is exact.
+The vector's own fetch faults, so the guest never executes an instruction.  On a deterministic machine time is the
+number of executed instructions: it stops, no timer fires, and nothing inside the machine ends the loop.  A character at
+the serial port is an interrupt, which ends it.  Two runs stay equal, because the machine has no state that still
+changes, time included: :func:`is_storm` is evaluated with the machine stopped, and is exact.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from harness.arch import exceptions
 from harness.arch.exits import EC_BY_NAME, ec_of
 from harness.vm.gdbstub import GdbError
 from harness.vm.postmortem import monitor, read_registers
-from harness.vm.qemu import STANDS, Qemu
+from harness.vm.qemu import WAITS_FOR_REQUEST, Qemu
 
 EC_FETCH = exceptions.same_el(EC_BY_NAME["IABT_LOW"])
 PATIENCE = 0.01
-"""CPU seconds of QEMU's without an exit of any guest between two looks; they double with each time it is stopped."""
+"""CPU seconds of QEMU without an exit of any guest between two checks; doubled with each stop of the machine."""
 
 
 def is_storm(registers: Mapping[str, int]) -> bool:
-    """Tell whether a CPU is where a fetch that faulted brought it, and will fault again (registers by GDB's names)."""
+    """Whether a CPU is at its vector because the fetch of that vector faulted (registers by GDB's names)."""
     names = ("pc", "VBAR", "ELR_EL1", "FAR_EL1", "ESR_EL1")
     pc, vbar, elr, far, esr = (registers[name] for name in names)
     return pc == elr == far == exceptions.vector(vbar, exceptions.EL1H) and ec_of(esr) == EC_FETCH
 
 
-class Rescue:
-    """Looks after one scenario on a deterministic machine; ``exits`` tells the guests' exits so far.
+class FetchStormWatch:
+    """Watch one scenario on a deterministic machine; ``exits`` returns the number of the guests' exits so far.
 
-    A machine that may be idle is left alone: to stop it then could move its time.  So it is stopped only where its
-    registers are the same after it has used the CPU for a while, in which it was not kept from running.
+    A machine that may be idle is not stopped: that could change its time.  It is stopped only if its registers are
+    unchanged after it has used the CPU for some time.
     """
 
     def __init__(self, qemu: Qemu, exits: Callable[[], int]) -> None:
@@ -44,7 +44,7 @@ class Rescue:
         self._seen = ""
 
     def look(self) -> None:
-        """Interrupt the machine if nothing else can.  VmLost: it is gone."""
+        """Interrupt the machine if it is in such a loop.  VmLost: it died."""
         spent, exits = self._qemu.cpu_seconds(), self._exits()
         if exits != self._last:
             self._last, self._next, self._seen = exits, spent + PATIENCE, ""
@@ -55,7 +55,7 @@ class Rescue:
         if self._seen != before:
             return
         self._qemu.stop()
-        if self._qemu.state() == STANDS:  # it got on just now, and is done
+        if self._qemu.state() == WAITS_FOR_REQUEST:  # it made progress meanwhile, and has finished
             return
         try:
             stands = is_storm(read_registers(self._qemu))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All registers of a stopped CPU through QEMU's gdbstub: those of EL2 are in no other interface of QEMU's.
+"""Read all registers of a stopped CPU through QEMU's gdbstub; no other interface of QEMU has those of EL2.
 
-Protocol: "Debugging with GDB", appendix E.  QEMU describes its registers in XML, one file that includes others; those
-of the system have the numbers that are given there.
+Protocol: "Debugging with GDB", appendix E.  QEMU describes its registers in XML, one file that includes others; system
+registers have the numbers that the XML gives.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 CHUNK = 0xFFB
-"""Bytes of a file to ask for at once; QEMU's packets have at most 4 KiB."""
+"""Bytes of a file to request at once; QEMU's packets have at most 4 KiB."""
 
 
 class GdbError(Exception):
-    """The stub answered what the protocol does not allow, or nothing."""
+    """The stub's answer violates the protocol, or there was no answer."""
 
 
 class GdbStub:
-    """A connection to a stub; the machine stands still as long as it is open."""
+    """A connection to a stub; the machine is stopped while it is open."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._waiting = b""
 
     def registers(self) -> Mapping[str, int]:
-        """Return every register by QEMU's name for it, in its order.  GdbError: the stub does not answer."""
+        """Return every register by QEMU's name, in QEMU's order.  GdbError: the stub does not answer."""
         try:
             self._ask("qSupported:xmlRegisters=aarch64")
             found: dict[str, int] = {}
@@ -42,7 +42,7 @@ class GdbStub:
     def _numbers(self, file: str, first: int) -> tuple[list[tuple[str, int]], int]:
         """Return names and numbers of the registers in a file, and the number of the next one."""
         found: list[tuple[str, int]] = []
-        for element in ElementTree.fromstring(self._file(file).replace("<xi:", "<")).iter():  # declared nowhere
+        for element in ElementTree.fromstring(self._file(file).replace("<xi:", "<")).iter():  # undeclared prefix
             tag = element.tag
             if tag == "include":
                 below, first = self._numbers(element.attrib["href"], first)
@@ -66,7 +66,7 @@ class GdbStub:
         self._socket.sendall(b"$%s#%02x" % (data, sum(data) % 256))
         while True:
             answer = self._packet()
-            if not answer.startswith("T"):  # connecting stops the machine, and the stub says so at any time
+            if not answer.startswith("T"):  # connecting stops the machine; the stub's stop reply may arrive at any time
                 return answer
 
     def _packet(self) -> str:

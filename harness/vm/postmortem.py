@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a machine that was lost before it is ended: registers, where they point to, memory."""
+"""Read the state of a lost machine before it is ended: registers, the symbols that they point to, memory."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from harness.vm.qemu import Qemu
 from harness.vm.qemu_command import MIB, RAM_BASE
 
 PATIENCE = 3.0
-"""Seconds that QEMU has for one answer."""
+"""Timeout of one answer of QEMU, in seconds."""
 DUMP_PATIENCE = 60.0
 SAMPLES, SAMPLE_SECONDS = 9, 0.003
 _PC = re.compile(r"PC=([0-9a-f]+)[\s\S]*?\bEL(\d)")
-"""In what QEMU's monitor says of an A64 CPU's registers."""
+"""The PC in the output of QEMU's monitor command "info registers" for an A64 CPU."""
 ADDRESSES = ("pc", "x30", "ELR_EL1", "ELR_EL2", "VBAR", "VBAR_EL2")
 """Registers whose values are addresses of code, by QEMU's names."""
 EL_FIELD, EL2 = 0b1100, 0b1000
-"""PSTATE.EL as SPSR and GDB's cpsr have it (Arm ARM C5.2.19)."""
+"""PSTATE.EL in SPSR and in GDB's cpsr (Arm ARM C5.2.19)."""
 HYP = "__kvm_nvhe_"
-"""What the names of nVHE's code at EL2 begin with (arch/arm64/kernel/image-vars.h)."""
+"""Prefix of the symbols of nVHE's EL2 code (arch/arm64/kernel/image-vars.h)."""
 
 
 @dataclass(frozen=True)
 class PostMortem:
-    """Takes from a lost machine what can be had; never raises.
+    """Read all available state of a lost machine; never raises.
 
-    ``kernel`` is the image that runs in it; ``dump`` names a file for the memory (None: it is not kept).
+    ``kernel`` is its kernel image; ``dump`` names a file for the memory (None: no dump).
     """
 
     kernel: Path
@@ -46,14 +46,14 @@ class PostMortem:
 
     @cached_property
     def symbols(self) -> Symbols | None:
-        """The kernel's symbols, None if the image has none that can be read."""
+        """The kernel's symbols, None if the image has no readable ones."""
         try:
             return read_symbols(self.kernel)
         except SetupError:
             return None
 
     def __call__(self, qemu: Qemu) -> Remains:
-        """Return what is left of a machine; afterwards it stands still."""
+        """Return the state of a machine; the machine is stopped afterwards."""
         console = panic_address(qemu.console())
         places: dict[str, str] = {} if console is None else {"console": self._text(console)}
         try:
@@ -78,7 +78,7 @@ class PostMortem:
         return Remains(registers, _some(places), samples, dump, tuple(missing))
 
     def _samples(self, qemu: Qemu) -> Mapping[str, int]:
-        """Look where a machine that runs is, a few times: one look may meet an interrupt."""
+        """Sample the PC of a running machine a few times: one sample may be in an interrupt handler."""
         status = qemu.execute("query-status", timeout=PATIENCE)
         seen: Counter[str] = Counter()
         for _ in range(SAMPLES if isinstance(status, dict) and status["running"] else 0):
@@ -118,26 +118,26 @@ def monitor(qemu: Qemu, line: str) -> str:
 
 
 def read_registers(qemu: Qemu) -> Mapping[str, int]:
-    """Return all registers of a machine's CPU, EL2's included.  VmLost, GdbError: it does not answer."""
+    """Return all registers of a machine's CPU, including those of EL2.  VmLost, GdbError: it does not answer."""
     with tempfile.TemporaryDirectory(prefix="sf-gdb-") as place, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{place}/gdb")
         listener.listen(1)
         listener.settimeout(PATIENCE)
-        # QEMU connects to us, at this moment: until now it had no gdbstub.
+        # QEMU starts its gdbstub with this command, and connects to the socket above.
         monitor(qemu, f"gdbserver unix:{place}/gdb")
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(PATIENCE)
             found = GdbStub(connection).registers()
-        monitor(qemu, "gdbserver none")  # else it takes no other
+        monitor(qemu, "gdbserver none")  # else it accepts no further connection
         return found
 
 
 def write_dump(qemu: Qemu, path: Path) -> Dump:
-    """Write a machine's memory to ``path``: kdump's format, which leaves out zeros and compresses pages with zlib.
+    """Write a machine's memory to ``path`` in kdump's format, which omits zero pages and compresses pages with zlib.
 
-    ``crash`` reads it as it is, ``makedumpfile -R`` turns it into what other tools want.
-    VmLost: there is no room for it, or QEMU does not answer.
+    ``crash`` reads it directly; ``makedumpfile -R`` converts it for other tools.
+    VmLost: no space for it, or QEMU does not answer.
     """
     start = time.monotonic()
     arguments: dict[str, object] = {"paging": False, "format": "kdump-zlib", "protocol": f"file:{path}"}

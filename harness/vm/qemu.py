@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One virtual machine as a context manager; the only user of ``qemu.qmp``.
+"""Run one virtual machine as a context manager; the only user of ``qemu.qmp``.
 
-Nothing of a machine outlives the process that owns it: QEMU is started to be killed with its parent, RAM and console
-are anonymous memory files, QMP is a socket pair.  There is nothing on disk to clean up, however one dies.
+No part of a machine outlives the process that owns it: QEMU is killed with its parent, RAM and console are anonymous
+memory files, QMP is a socket pair.  No file on disk remains, however the process ends.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ from harness.vm.template import CONSOLE, MAILBOX, RAM, STATE, Template, copy_wit
 
 CONSOLE_TAIL = 12_000
 STATUS_SECONDS, STATUS_PATIENCE = 0.05, 5.0
-"""How often QEMU is asked how its machine is while somebody waits for it; one that takes so long to answer hangs."""
+"""Seconds between two queries of the machine's state during a wait, and the timeout of the answer."""
 MIGRATION_SECONDS = 10.0
-"""How long saving or loading a machine's devices may take; with the copies of its memory, 0.3 s were measured."""
+"""Timeout for saving or loading a machine's devices, in seconds; with the copies of its memory, 0.3 s were measured."""
 REAP_SECONDS = 1.0
-"""How long a QEMU whose connection broke may take to end."""
+"""Seconds that a QEMU may take to end after its connection broke."""
 ENDED: Mapping[str, str] = MappingProxyType(
-    {"shutdown": "the kernel panicked or went off", "internal-error": "QEMU met something that it cannot emulate"}
+    {"shutdown": "the kernel panicked or powered off", "internal-error": "QEMU reported an internal error"}
 )
-"""States of a machine (QEMU qapi/run-state.json) that nothing leads out of, as sentences."""
+"""Final states of a machine (QEMU qapi/run-state.json), as sentences."""
 
-STANDS = "guest-panicked"
-"""The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops it at once."""
+WAITS_FOR_REQUEST = "guest-panicked"
+"""The state of a deterministic machine that waits for a request: its agent wrote to pvpanic, which stops the
+machine."""
 CPUCLOCK_SCHED = 2
-"""With the complement of a process id above it, the CPU time of that process (include/linux/posix-timers_types.h)."""
+"""Low bits of the clock id of a process's CPU time; the complement of its process id is above them
+(include/linux/posix-timers_types.h)."""
 XON = b"\x11"
-"""A character that Linux's terminals take and do nothing about: they do not even echo it."""
+"""A character that Linux's terminal driver consumes without effect and without an echo."""
 
 T = TypeVar("T")
 
@@ -54,10 +56,10 @@ T = TypeVar("T")
 class Qemu:
     """A running machine.
 
-    Entering boots it and waits for the agent, or with ``template`` goes on where that one was saved; leaving kills it.
-    VmLost: QEMU or the kernel in it died, or did not answer in time; it carries the end of the console, and what
-    ``post_mortem`` takes from the machine before its end.  SetupError: QEMU is missing, or the kernel cannot run the
-    agent or load the recording module.
+    Entering boots it and waits for the agent, or continues from the state saved in ``template``; leaving kills it.
+    VmLost: QEMU or its kernel died, or did not answer in time; it has the end of the console, and the state that
+    ``post_mortem`` read from the machine.  SetupError: QEMU is missing, or the kernel cannot run the agent or load the
+    recording module.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Qemu:
         self._next_status = 0.0
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("shadowfuzz")
-        self._client.logger.setLevel(logging.CRITICAL)  # what goes wrong is ours to tell
+        self._client.logger.setLevel(logging.CRITICAL)  # errors are reported by this class
         self._process: subprocess.Popen[bytes] | None = None
         self._console = -1
         self._memory: tuple[int, ...] = ()
@@ -118,7 +120,7 @@ class Qemu:
                 stdin=button.fileno() if self.machine.deterministic else subprocess.DEVNULL,
                 stdout=self._console,
                 stderr=self._console,
-                start_new_session=True,  # Ctrl-C is for the fuzzer; it ends its QEMUs in order
+                start_new_session=True,  # Ctrl-C must reach only the fuzzer, which ends its QEMUs in order
             )
             self.mailbox = mmap.mmap(mailbox, self.machine.shared_mib * MIB)
         except FileNotFoundError as error:
@@ -138,7 +140,7 @@ class Qemu:
             self._load(state)
 
     def _open_memory(self) -> tuple[int, int]:
-        """Return the files of RAM and mailbox: empty ones, or a template's RAM and a copy of its mailbox."""
+        """Return the files of RAM and mailbox: empty, or a template's RAM and a copy of its mailbox."""
         mailbox = os.memfd_create("shadowfuzz-mailbox")
         self._memory = (mailbox,)
         if self.template is None:
@@ -146,7 +148,7 @@ class Qemu:
             os.ftruncate(ram, self.machine.linux_mib * MIB)
             os.ftruncate(mailbox, self.machine.shared_mib * MIB)
         else:
-            # QEMU wants to be able to write, but never does: it maps the file privately.
+            # QEMU needs a writable descriptor, but never writes: it maps the file privately.
             ram = os.open(self.template.ram, os.O_RDWR | os.O_CLOEXEC)
             saved = os.open(self.template.mailbox, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -157,17 +159,17 @@ class Qemu:
         return ram, mailbox
 
     def _load(self, state: int) -> None:
-        """Take the state of a template, and run on."""
+        """Load the state of a template, and resume."""
         self._ignore_shared()
         self.execute("migrate-incoming", {"uri": f"fd:{state}"})
         self._await_migration()
-        if not self.machine.deterministic:  # that one stands where it was saved
+        if not self.machine.deterministic:  # it was saved while stopped
             self.cont()
 
     def save(self, directory: Path) -> None:
-        """Stop the machine and write a template's files; it is not to be used afterwards.  OSError: no room.
+        """Stop the machine and write a template's files; it must not be used afterwards.  OSError: no space.
 
-        Nobody must have given it a scenario: its clones would have the numbers of their requests wrong.
+        It must not have run a scenario: its clones would use wrong request numbers.
         """
         if not self.machine.deterministic:
             self.stop()
@@ -183,7 +185,7 @@ class Qemu:
             self._await_migration()
 
     def _ignore_shared(self) -> None:
-        # Memory is not in the stream: RAM is in a file, the mailbox is each machine's own.
+        # The stream has no memory: RAM is in a file, and each machine has its own mailbox.
         capability: list[object] = [{"capability": "x-ignore-shared", "state": True}]
         self.execute("migrate-set-capabilities", {"capabilities": capability})
 
@@ -195,7 +197,7 @@ class Qemu:
             if status == "completed":
                 return
             if status in ("failed", "cancelled") or time.monotonic() > deadline:
-                raise self.lost(f"the state was not moved: {status or 'nothing happened'}")
+                raise self.lost(f"the state was not saved or loaded: {status or 'no status'}")
             time.sleep(0.002)
 
     def _run(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
@@ -214,10 +216,10 @@ class Qemu:
                 raise self.lost(f"the agent was not ready within {self._boot_timeout:g} s")
             time.sleep(0.005)
         if self.machine.deterministic:
-            self.await_brake(deadline)
+            self.await_stop(deadline)
 
     def _check_booting(self) -> None:
-        """Raise VmLost if the machine ended as it booted; SetupError, if its kernel cannot run the agent."""
+        """Raise VmLost if the machine ended during boot; SetupError if its kernel cannot run the agent."""
         examine, self._post_mortem = self._post_mortem, None
         try:
             self.check_alive()
@@ -230,15 +232,15 @@ class Qemu:
             raise VmLost(error.config, error.reason, error.console_tail, examine(self)) from error
         self._post_mortem = examine
 
-    def await_brake(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
-        """Wait until a deterministic machine stands still (``deadline``: time.monotonic), and ``look`` now and then.
+    def await_stop(self, deadline: float, look: Callable[[], None] = lambda: None) -> None:
+        """Wait until a deterministic machine is stopped (``deadline``: time.monotonic), and call ``look`` periodically.
 
-        VmLost: it does not.
+        VmLost: it was not stopped in time.
         """
         nap = 100e-6
         while True:
             state = self.state()
-            if state == STANDS:
+            if state == WAITS_FOR_REQUEST:
                 return
             if state in ENDED or time.monotonic() > deadline:
                 raise self.lost(ENDED.get(state, "the agent did not stop the machine in time"))
@@ -246,14 +248,14 @@ class Qemu:
             time.sleep(nap)
             nap = min(1.25 * nap, 5e-3)
 
-    def ring(self) -> None:
-        """Wake the agent: there is a request.  One that is lost will not answer."""
+    def wake_agent(self) -> None:
+        """Wake the agent for a request.  A lost machine will not answer."""
         assert self._bell is not None
         with contextlib.suppress(OSError):
             self._bell.send(RING)
 
-    def listen(self, seconds: float) -> bool:
-        """Return whether the agent told of a reply, at once or within so long."""
+    def await_reply(self, seconds: float) -> bool:
+        """Return whether the agent signalled a reply within some seconds."""
         assert self._bell is not None
         self._bell.settimeout(seconds)
         try:
@@ -262,12 +264,12 @@ class Qemu:
             return False
 
     def state(self) -> str:
-        """Return how the machine is, as QEMU says it (qapi/run-state.json).  VmLost: QEMU does not answer."""
+        """Return the machine's run state (QEMU qapi/run-state.json).  VmLost: QEMU does not answer."""
         status = self.execute("query-status", timeout=STATUS_PATIENCE)
         return str(status["status"]) if isinstance(status, dict) else ""
 
     def interrupt(self) -> None:
-        """Interrupt the CPU of a deterministic machine, by a character at its serial port.  VmLost: it is gone."""
+        """Interrupt the CPU of a deterministic machine with a character at its serial port.  VmLost: it died."""
         assert self._bell is not None
         try:
             self._bell.send(XON)
@@ -275,7 +277,7 @@ class Qemu:
             raise self.lost(f"its serial port: {error.strerror}") from error
 
     def check_alive(self) -> None:
-        """Raise VmLost if QEMU has ended, or the machine in it."""
+        """Raise VmLost if QEMU or its machine has ended."""
         self.check_process()
         now = time.monotonic()
         if now >= self._next_status:
@@ -292,32 +294,32 @@ class Qemu:
             raise self.lost(f"QEMU ended with status {status}")
 
     def lost(self, reason: str) -> VmLost:
-        """Return the error for a machine that failed, with the end of its console."""
-        examine, self._post_mortem = self._post_mortem, None  # once; what it does may fail as well
+        """Return the error for a failed machine, with the end of its console."""
+        examine, self._post_mortem = self._post_mortem, None  # only once: it can fail and call this method again
         remains = None if examine is None else examine(self)
         return VmLost(self.machine.name, reason, self.console()[-CONSOLE_TAIL:], remains)
 
     def console(self) -> str:
-        """Return what the machine (and QEMU itself) printed so far."""
+        """Return the output of the machine (and of QEMU itself) so far."""
         if self._console < 0:
             return ""
         size = os.fstat(self._console).st_size
         return os.pread(self._console, size, 0).decode(errors="replace")
 
     def boot_text(self) -> str:
-        """Return what the machine printed so far, and before it what its template printed while that booted."""
+        """Return the output of the template's boot, if any, and the machine's output so far."""
         return (self.template.console if self.template is not None else "") + self.console()
 
     def console_size(self) -> int:
-        """Return how many bytes the machine printed so far: cheap, where :meth:`console_from` need not be asked."""
+        """Return the number of bytes that the machine printed so far; cheaper than :meth:`console_from`."""
         return 0 if self._console < 0 else os.fstat(self._console).st_size
 
     def console_from(self, offset: int) -> bytes:
-        """Return what the machine printed, but for the first ``offset`` bytes."""
+        """Return the machine's output from byte ``offset`` on."""
         return os.pread(self._console, max(0, self.console_size() - offset), offset) if self._console >= 0 else b""
 
     def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = 10.0) -> object:
-        """Run a QMP command and return its result.  VmLost: QEMU is gone or does not answer."""
+        """Run a QMP command and return its result.  VmLost: QEMU died or does not answer."""
         try:
             return self._run(self._client.execute(command, arguments), timeout)
         except (QMPError, EOFError, OSError) as error:
@@ -329,7 +331,7 @@ class Qemu:
             raise self.lost(f"QMP {command}: {error}") from error
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that QEMU has used.  VmLost: it is gone."""
+        """Return the CPU time of QEMU in seconds.  VmLost: it died."""
         try:
             return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
         except OSError as error:
@@ -340,7 +342,7 @@ class Qemu:
         self.execute("stop")
 
     def cont(self) -> None:
-        """Let the virtual CPU run on."""
+        """Resume the virtual CPU."""
         self.execute("cont")
 
     @property
@@ -350,12 +352,12 @@ class Qemu:
         return self._process.pid
 
     def close(self) -> None:
-        """End QEMU and free everything.  May be called at any time, and again."""
+        """End QEMU and free its resources.  May be called at any time, and repeatedly."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         if not self._loop.is_closed():
-            # It was killed: of course the connection broke.
+            # QEMU was killed: a broken connection is expected.
             with contextlib.suppress(QMPError, EOFError, OSError):
                 self._loop.run_until_complete(self._client.disconnect())
             self._loop.close()

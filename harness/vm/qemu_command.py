@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What QEMU is to run, as a value, and the command line that makes it run that: pure."""
+"""Describe the machine that QEMU runs, as a value, and build QEMU's command line for it: pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from harness.vm.plugins.plugin import Map, Plugin
 from harness.vm.qemu_versions import QEMU
 
 RAM_BASE = 0x4000_0000
-"""Where ``-M virt`` has its RAM (QEMU hw/arm/virt.c, base_memmap)."""
+"""Base address of RAM of ``-M virt`` (QEMU hw/arm/virt.c, base_memmap)."""
 MIB = 1 << 20
 TRANSLATED_MIB = 64
-"""What QEMU may keep of translated code: left alone it is 1 GiB, which a night of new scenarios fills."""
+"""Size of QEMU's translation cache in MiB; the default is 1 GiB, which a night of new scenarios fills."""
 RING = bytes(8)
-"""What tells the agent of a request: so many bytes make Linux's port interrupt at once (8250_port.c, PORT_16550A)."""
+"""The bytes that wake the agent for a request: this number makes Linux's port interrupt at once (8250_port.c,
+PORT_16550A)."""
 DETERMINISTIC: tuple[str, ...] = (
-    # Time is the number of instructions, 4 ns each: the host's clock ticks every million, before long even for a
-    # guest whose every instruction faults.  An idle machine does not wait for its timers but jumps to the next one.
+    # Time is the number of instructions, 4 ns each: the host's tick comes every million instructions, soon enough even
+    # for a guest whose every instruction faults.  An idle machine does not wait: its time jumps to the next timer.
     *("-icount", "shift=2,sleep=off"),
     *("-seed", "1"),
     *("-device", "pvpanic-pci,addr=1", "-action", "panic=pause"),
@@ -28,12 +29,12 @@ DETERMINISTIC: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What QEMU is to run.
+    """The machine that QEMU runs.
 
-    ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to what every target
-    needs; ``qemu`` are the first words of the command.  A ``deterministic`` machine does the same after the same
-    requests, instruction by instruction: its time is the number of instructions, and it stands still between requests.
-    Of several ``cpus`` the target must have a use; a scenario runs on one.
+    ``memory_mib`` is all RAM, its last ``shared_mib`` are the mailbox; ``cmdline`` is appended to the words that every
+    target needs; ``qemu`` are the first words of the command.  A ``deterministic`` machine executes the same
+    instructions after the same requests: its time is the number of instructions, and it is stopped between requests.
+    More than one of ``cpus`` is for recorded programs; a scenario runs on one.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Machine:
 
     @property
     def linux_mib(self) -> int:
-        """RAM that the kernel knows of."""
+        """RAM that the kernel uses, in MiB."""
         return self.memory_mib - self.shared_mib
 
     @property
@@ -61,9 +62,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """File descriptors that QEMU inherits; ``state``, if there is one, is what a clone starts from.
+    """File descriptors that QEMU inherits; ``state``, if set, is the saved state that a clone starts from.
 
-    ``bell`` is the other end of a serial port, over which a machine that is not deterministic and its owner wake each
+    ``bell`` is the host's end of a serial port, over which the fuzzer and a machine that is not deterministic wake each
     other.
     """
 
@@ -76,7 +77,7 @@ class Files:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """All of them."""
+        """All file descriptors."""
         always = self.ram, self.mailbox, self.console, self.qmp, self.bell
         return always if self.state is None else (*always, self.state)
 
@@ -85,32 +86,31 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
     """Return QEMU's argv."""
     watch = [word for p in plugins for word in ("-plugin", f"{p.library},map=/proc/self/fd/{p.map.fd}")]
     kernel_args = (
-        # DAMON_STAT samples all memory from boot on (Debian since 7.2 at the latest), and takes access flags of stage 2
-        # away for it: faults that come of no step of the guest's, 1 500 of them in a Linux boot.
+        # DAMON_STAT samples all memory from boot on (Debian since 7.2 at the latest) and clears access flags of stage 2
+        # for it, which causes faults without a step of the guest: 1 500 of them in a Linux boot.
         "damon_stat.enabled=N "
-        # nokaslr: addresses in reports mean something.  Every oops is a panic, every panic a reset at once, and with
-        # -no-reboot -no-shutdown a reset stops the machine: there it is, to be looked at.
-        # loglevel: warnings are below 5, and what harness/vm/alarms.py looks for is a warning; they have their time.
+        # nokaslr: addresses in reports are those of the symbols.  Every oops is a panic, every panic an immediate
+        # reset, and with -no-reboot -no-shutdown a reset stops the machine, so that its state can be read.
+        # loglevel=5 prints warnings, which harness/vm/alarms.py searches for; printk.time gives them a time stamp.
         f"console=ttyAMA0 loglevel=5 printk.time=1 nokaslr oops=panic panic=-1 mem={machine.linux_mib}M "
         f"SF_BASE={machine.mailbox_base:#x} SF_SIZE={machine.shared_mib * MIB:#x} {machine.cmdline}"
         f"{' SF_BRAKE=1' if machine.deterministic else ''}"
     )
     clone = files.state is not None
-    # Both write to the same file; with stdio what the machine's owner writes comes in (harness/vm/fetch_storm.py).
+    # Both write to the same file; with stdio the machine also receives input (harness/vm/fetch_storm.py).
     to_file = f"file,id=console,path=/proc/self/fd/{files.console}"
     console = "stdio,id=console,signal=off" if machine.deterministic else to_file
     return [
-        # QEMU dies with the thread that started it, whatever kills that.
+        # QEMU is killed when the thread that started it ends, for any reason.
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *machine.qemu,
         *("-M", f"{machine.machine},dtb-randomness=off" if machine.deterministic else machine.machine),
         *("-accel", f"tcg,tb-size={TRANSLATED_MIB}"),
         *("-cpu", machine.cpu, "-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
-        # Two blocks, one behind the other: a clone shares a template's RAM until it writes to it, but has a mailbox of
-        # its own.
+        # Two adjacent blocks: a clone shares a template's RAM copy-on-write, but has its own mailbox.
         *_memory("ram", machine.linux_mib, files.ram, "off" if clone else "on"),
         *_memory("mailbox", machine.shared_mib, files.mailbox, "on"),
-        # Without -nodefaults QEMU wants a network ROM; the target has no network at all.
+        # Without -nodefaults QEMU needs a network ROM; the target has no network.
         *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-no-shutdown"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", console, "-serial", "chardev:console"),
@@ -118,8 +118,8 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
         *("-append", kernel_args),
         *watch,
-        # The date, which the kernel reads once, when it boots.  A clone's clock is armed as it is loaded, to ring in
-        # decades: a machine without other timers would jump there, if that were its own time.
+        # The date, which the kernel reads once, at boot.  Loading a clone arms its clock's alarm decades ahead: with
+        # clock=vm an idle machine without other timers would jump there.
         *(("-rtc", f"base=2024-01-01,clock={'rt' if clone else 'vm'}") if machine.deterministic else ()),
         *(DETERMINISTIC if machine.deterministic else _bell(files.bell)),
         *(("-incoming", "defer") if clone else ()),

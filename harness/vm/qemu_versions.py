@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU versions side by side: the machine's own, and what its Debian release offers besides, in the cache.
+"""Provide several QEMU versions: the installed one, and others of this Debian release, in the cache.
 
-Only the program itself is kept: a target has no device that wants a ROM, and its libraries are those of the same Debian
-release.  It is fetched and checked by apt like the kernels are.
+Only the program is kept: a target has no device that needs a ROM, and its libraries are those of the same Debian
+release.  apt fetches and checks it, as it does kernels.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PACKAGE = "qemu-system-arm"
 KIND = "qemu"
 STATE = "apt-emulators"
 RECIPE = "1"
-"""Part of the key: to be raised when the code below makes something else of the same package."""
+"""Part of the key: raise it when the code below makes another entry of the same package."""
 ROOM = 200 << 20
-"""Bytes for one version while it is unpacked, with apt's lists (measured: 180 MiB; 33 stay)."""
+"""Bytes for one version while it is unpacked, with apt's lists (measured: 180 MiB; 33 MiB are kept)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """One QEMU: its version such as ``10.0.2``, the first words of its command line, the Debian package's version.
+    """One QEMU: its version, such as ``10.0.2``, the first words of its command line, the Debian package's version.
 
-    The machine's own has no `package`; apt knows.
+    The installed QEMU has no `package`.
     """
 
     version: str
@@ -49,13 +49,13 @@ class Emulator:
 
     @property
     def name(self) -> str:
-        """What a target's name says of it: ``qemu-10.0``."""
+        """Its name in a target's name: ``qemu-10.0``."""
         return f"qemu-{self.series}"
 
 
 def read_version(command: Sequence[str]) -> str:
-    """Return the version that a QEMU says it has; SetupError if it does not run here."""
-    status, output = run_tool([*command, "--version"], f"asking {command[0]} for its version", check=False)
+    """Return the version that a QEMU reports; SetupError if it does not run here."""
+    status, output = run_tool([*command, "--version"], f"reading the version of {command[0]}", check=False)
     match = re.search(r"QEMU emulator version (\d+\.\d+\.\d+)", output)
     if status != 0 or match is None:
         raise SetupError(f"{command[0]} does not run here: {' '.join(output.split())[:200] or f'status {status}'}")
@@ -63,7 +63,7 @@ def read_version(command: Sequence[str]) -> str:
 
 
 def installed() -> Emulator:
-    """Return the machine's own QEMU; SetupError if there is none."""
+    """Return the installed QEMU; SetupError if there is none."""
     return Emulator(read_version((QEMU,)), (QEMU,))
 
 
@@ -74,7 +74,7 @@ def fetched(cache: Cache) -> tuple[Emulator, ...]:
 
 
 def present(cache: Cache) -> tuple[Emulator, ...]:
-    """Return all that can run at once, the machine's own first; of one series only the first."""
+    """Return the QEMUs that are present, the installed one first; of one series only the first."""
     found: dict[str, Emulator] = {}
     for emulator in (installed(), *reversed(fetched(cache))):
         found.setdefault(emulator.series, emulator)
@@ -82,12 +82,12 @@ def present(cache: Cache) -> tuple[Emulator, ...]:
 
 
 def find(cache: Cache, wanted: str) -> Emulator | None:
-    """Return the QEMU of a version, or of the beginning of one, if it is here; never fetches."""
+    """Return the QEMU of a version, or of a prefix of one, if it is present; never fetches."""
     return next((e for e in present(cache) if begins(e.version, wanted)), None)
 
 
 def obtain(cache: Cache, wanted: str, progress: Progress = quiet) -> Emulator:
-    """Return the QEMU of a version, or of the beginning of one, fetched if need be.
+    """Return the QEMU of a version, or of a prefix of one; it is fetched if it is not present.
 
     InputError: the archive has no such version.  SetupError: it cannot be fetched, or does not run here.
     """
@@ -99,7 +99,7 @@ def obtain(cache: Cache, wanted: str, progress: Progress = quiet) -> Emulator:
     if not fitting:
         names = dict.fromkeys((installed().version, *(upstream(package.version) for package in offers)))
         raise InputError(
-            f"qemu-{wanted}", None, f"no such QEMU here or in Debian's archive; there is {', '.join(names)}"
+            f"qemu-{wanted}", None, f"no such QEMU here or in Debian's archive; expected one of {', '.join(names)}"
         )
     return fetch(cache, fitting[-1], progress)
 
@@ -111,7 +111,7 @@ def offered(cache: Cache, progress: Progress = quiet) -> tuple[Package, ...]:
         argv = ["apt-cache", "show", "--all-versions", f"{PACKAGE}:{archive.build_architecture}"]
         status, output = run_tool(argv, f"looking up {PACKAGE}", env=archive.environment, check=False)
     if status != 0:
-        raise SetupError(f"Debian's archive offers no {PACKAGE}: {archive.offline_reason or 'it is in no list'}")
+        raise SetupError(f"Debian's archive offers no {PACKAGE}: {archive.offline_reason or 'no list contains it'}")
     records = (record for record in output.split("\n\n") if record.startswith("Package: "))
     found = {record_package(record_fields(record)) for record in records}
     return tuple(sorted(found, key=lambda package: version_key(package.version)))
@@ -124,12 +124,12 @@ def fetch(cache: Cache, package: Package, progress: Progress = quiet) -> Emulato
 
 
 def upstream(version: str) -> str:
-    """Return QEMU's own version in a package's: ``10.0.2`` of ``1:10.0.2+ds-2+deb13u1~bpo12+1``."""
+    """Return QEMU's version from a package's: ``10.0.2`` from ``1:10.0.2+ds-2+deb13u1~bpo12+1``."""
     return re.sub(r"^\d+:", "", version).split("+")[0].split("-")[0]
 
 
 def begins(version: str, wanted: str) -> bool:
-    """Whether `wanted` is a version or a whole beginning of it: 10.0 begins 10.0.2, 1 does not."""
+    """Whether `wanted` is a version or a prefix of whole components: 10.0 matches 10.0.2, 1 does not."""
     return version == wanted or version.startswith(f"{wanted}.")
 
 
@@ -148,15 +148,15 @@ def _open(cache: Cache, progress: Progress) -> Archive:
 def _build(cache: Cache, package: Package, work: Path, progress: Progress) -> Mapping[str, object]:
     progress(f"QEMU {upstream(package.version)}: fetching and unpacking")
     with cache.lock(STATE, progress):
-        # The lists are there: the package comes from them.
+        # The lists are present: the package was found in them.
         debs = Archive(cache.root / STATE, "", "", progress).download([package])
     unpack(debs, work / "unpacked", progress)
     program = work / QEMU
     (work / "unpacked" / "usr" / "bin" / QEMU).rename(program)
-    shutil.rmtree(work / "unpacked")  # the 32-bit one, and documents
+    shutil.rmtree(work / "unpacked")  # the 32-bit program and documents
     version = read_version((str(program),))
     with cache.lock(STATE, progress):
-        shutil.rmtree(cache.root / STATE)  # 100 MB of lists and a package that nothing needs any more
+        shutil.rmtree(cache.root / STATE)  # 100 MB of lists and a package that are not needed any more
     return {"recipe": RECIPE, "version": version, "package": package.version}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record every world switch of a program that uses /dev/kvm in a target, to a file, without losing one."""
+"""Record every world switch of a program that uses /dev/kvm in a target, to a file, without loss."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ from harness.vm.qemu_command import Machine
 from harness.vm.target import layout_of, machine_of
 
 MEMORY_MIB = 1536
-"""RAM of a recording target: kernel, program and files twice, and what the program asks for.
+"""RAM of a recording target in MiB: kernel, program and files twice, and memory of the program.
 
-More than they need (a page costs nothing before it is touched): where memory is short, the target's kernel looks for
-pages that rest, and each one that does not costs the guest a fault.  Measured on 7.3 with 768 MiB: half of all exits.
+More than they need (a page costs nothing before its first use): if memory is short, the target's kernel reclaims idle
+pages, and every reclaimed page that is used again causes a fault of the guest.  Measured on 7.3 with 768 MiB: half of
+all exits.
 """
 
 TICK_SECONDS, NAP_SECONDS = 0.5, 0.001
-"""How often a recording tells how far it is; how long it sleeps where nothing is to be written."""
+"""Seconds between two progress reports of a recording; seconds of sleep when there is nothing to write."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """How far a recording is: records so far, exits by class, and what the machine printed since the last tick."""
+class RecordingProgress:
+    """Progress of a recording: records so far, exits by class, and the machine's output since the last tick."""
 
     records: int
     exits: Mapping[str, int]
@@ -49,11 +50,12 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A finished recording: its last line, all that the machine printed, seconds from boot to end.
+class FinishedRecording:
+    """A finished recording: its last line, the machine's whole output, seconds from boot to end.
 
-    ``lost`` is how the target was lost, if it was: then the recording holds what came before.  ``alarms`` are what the
-    target's kernel complained of while the program ran; a Linux guest prints to the same console, so they may be its.
+    ``lost`` is the error, if the target was lost: the recording holds the records before it.  ``alarms`` are those of
+    the target's kernel while the program ran; a Linux guest prints to the same console, so they may also be the
+    guest's.
     """
 
     end: End
@@ -73,23 +75,23 @@ def record(
     seconds: float,
     ring_mib: int = RING_MIB,
     cpus: int = 1,
-    tick: Callable[[Tick], None] = lambda tick: None,
+    tick: Callable[[RecordingProgress], None] = lambda tick: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Done:
+) -> FinishedRecording:
     """Boot a target, run ``program`` in it with recording on, and write the recording to ``out``.
 
-    The target has ``cpus`` CPUs.  After ``seconds``, or once ``stopped`` says so, the recording is stopped where it is,
-    and says so; if the machine dies, it holds all until then.  VmLost: that happened before the program ran; then there
-    is no file.
-    AgentProtocolError: what the machine wrote makes no sense.  SetupError: the target cannot record programs.
+    The target has ``cpus`` CPUs.  After ``seconds``, or when ``stopped`` returns true, the recording is stopped, and
+    marked as stopped; if the machine dies, it holds all records until then.  VmLost: the machine died before the
+    program ran; no file is written.  AgentProtocolError: the machine's records violate the protocol.  SetupError: the
+    target cannot record programs.
     """
     if prepared.borrowed:
-        raise SetupError(f"Linux {prepared.kernel_release} has no headers of its own: it runs scenarios, cannot record")
+        raise SetupError(f"Linux {prepared.kernel_release} has no headers of its own: it cannot record programs")
     layout = layout_of(prepared)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shadowfuzz-") as work:
         initrd = Path(work) / "initrd"
-        # Archives may follow each other (Documentation/driver-api/early-userspace/buffer-format.rst).
+        # Several archives may be concatenated (Documentation/driver-api/early-userspace/buffer-format.rst).
         initrd.write_bytes(prepared.initrd.read_bytes() + overlay(program, built))
         machine = machine_of(config, replace(prepared, initrd=initrd))
         machine = replace(
@@ -106,7 +108,7 @@ def record(
             with create(out, _head(prepared, machine, program, session.vhe)) as writer:
                 end = session.run(writer)
             alarms = find_alarms(qemu.console_from(booted))
-            return Done(end, qemu.console(), time.monotonic() - start, session.lost, alarms)
+            return FinishedRecording(end, qemu.console(), time.monotonic() - start, session.lost, alarms)
 
 
 def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: bool) -> Head:
@@ -114,10 +116,10 @@ def _head(prepared: PreparedTarget, machine: Machine, program: Program, vhe: boo
 
 
 class _Session:
-    """The mailbox of a machine that records; drains the ring while the program runs."""
+    """The mailbox of a recording machine; drains the ring while the program runs."""
 
     def __init__(
-        self, qemu: Qemu, layout: ContextLayout, tick: Callable[[Tick], None], is_over: Callable[[], bool]
+        self, qemu: Qemu, layout: ContextLayout, tick: Callable[[RecordingProgress], None], is_over: Callable[[], bool]
     ) -> None:
         assert qemu.mailbox is not None
         self._qemu, self._layout, self._tick, self._is_over = qemu, layout, tick, is_over
@@ -126,7 +128,7 @@ class _Session:
         self._shown = time.monotonic()
         self._exits: Counter[str] = Counter()
         self.lost: VmLost | None = None
-        """How the machine was lost, if it was."""
+        """The error, if the machine was lost."""
         if self._word("context_size") != layout.size:
             raise AgentProtocolError(f"the probe's context has {self._word('context_size')} bytes, not {layout.size}")
 
@@ -143,7 +145,7 @@ class _Session:
         return bool(self._word("vhe"))
 
     def run(self, writer: Writer) -> End:
-        """Let the program run to its end, or until that is enough, or the machine is lost."""
+        """Run the program to its end, until the recording is stopped, or until the machine is lost."""
         self._put("record", protocol.RECORD_TO["ring"])
         self._put("request", 1)
         area = memoryview(self._mailbox)[protocol.TRACE_OFFSET :]
@@ -165,10 +167,10 @@ class _Session:
         return writer.end("exited", os.WEXITSTATUS(status), dropped, waits)
 
     def _drain(self, writer: Writer, area: memoryview) -> bool:
-        """Write what comes until the program has ended (True), or there is a reason to leave it."""
+        """Write records until the program has ended (True), or the recording is stopped (False)."""
         try:
             while True:
-                ended = self._word("reply") == 1  # read before head: what was recorded before it is then there
+                ended = self._word("reply") == 1  # read before head: head then includes all earlier records
                 if not self._take(writer, area):
                     return False
                 if ended:
@@ -179,7 +181,7 @@ class _Session:
                     self._qemu.check_alive()
                 except VmLost as error:
                     self.lost = error
-                    self._take(writer, area)  # the mailbox is ours: what the probe has written is there
+                    self._take(writer, area)  # the mailbox survives the machine, with all records of the probe
                     return False
                 if self._is_over():
                     return False
@@ -188,7 +190,7 @@ class _Session:
             area.release()
 
     def _take(self, writer: Writer, area: memoryview) -> bool:
-        """Write what the ring holds, and make room; False: enough before that."""
+        """Write the content of the ring, and free it; False: stopped before that."""
         head = self._word("head")
         for number, recorded in enumerate(ring.decode(area, self._tail, head, self._layout)):
             writer.add(recorded)
@@ -209,5 +211,5 @@ class _Session:
 
     def _show(self, writer: Writer) -> None:
         console = self._qemu.console()
-        self._tick(Tick(writer.records, self._exits, console[self._printed :]))
+        self._tick(RecordingProgress(writer.records, self._exits, console[self._printed :]))
         self._printed, self._shown = len(console), time.monotonic()

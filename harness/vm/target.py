@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A prepared target, running: the one place that turns a config and its built files into an executor."""
+"""Boot a prepared target: turn a config and its built files into an executor."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from harness.vm.qemu_command import MIB, Machine
 from harness.vm.template import Template
 from harness.vm.tools import Progress, quiet
 
-# Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no word, a CPU that has it runs it.
+# Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode: VHE has no value; it is the default on a CPU with VHE.
 _MODE_ARGS: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
     {Mode.NVHE: ("kvm-arm.mode=nvhe",), Mode.VHE: (), Mode.PROTECTED: ("kvm-arm.mode=protected",)}
 )
 
 
-# Since 6.10 KVM lets a guest that is alone on its CPU execute WFI and WFE without an exit; these options
-# (Documentation/admin-guide/kernel-parameters.txt) give back the traps of older releases, which do not know them.
+# Since 6.10 KVM does not trap WFI and WFE of a guest that is alone on its CPU; these options
+# (Documentation/admin-guide/kernel-parameters.txt) restore the traps of older releases, which do not have the options.
 _ALWAYS_TRAP_WFX = ("kvm-arm.wfi_trap_policy=trap", "kvm-arm.wfe_trap_policy=trap")
 _TRAP_POLICY_SINCE = (6, 10)
 
@@ -44,7 +44,7 @@ _PROTECTED_VMS_SINCE = (7, 1)
 
 
 def has_protected_vms(mode: Mode, release: str) -> bool:
-    """Whether a kernel in a mode takes KVM_VM_TYPE_ARM_PROTECTED; up to 7.0 KVM_CREATE_VM refuses it.
+    """Whether a kernel in a mode accepts KVM_VM_TYPE_ARM_PROTECTED; up to 7.0 KVM_CREATE_VM rejects it.
 
     Source: docs/spec/kvm.md section 5.
     """
@@ -52,7 +52,7 @@ def has_protected_vms(mode: Mode, release: str) -> bool:
 
 
 def machine_of(config: MachineConfig, prepared: PreparedTarget, *, deterministic: bool = False) -> Machine:
-    """Return what QEMU is to run for a target."""
+    """Return a target's machine."""
     return Machine(
         name=config.name,
         kernel=prepared.kernel,
@@ -68,9 +68,9 @@ def machine_of(config: MachineConfig, prepared: PreparedTarget, *, deterministic
 
 
 def hyp_copy_of(config: MachineConfig, prepared: PreparedTarget, progress: Progress = quiet) -> HypCopy:
-    """Return what shows the hypervisor's own vCPUs of a target.
+    """Return what records a target's hyp vCPUs.
 
-    SetupError: it has none, or what shows them cannot be made.
+    SetupError: it has none, or the plugin cannot be built.
     """
     if config.mode is not Mode.PROTECTED:
         raise SetupError(f"{config.name} does not run in protected mode: its hypervisor has no vCPUs of its own")
@@ -78,7 +78,7 @@ def hyp_copy_of(config: MachineConfig, prepared: PreparedTarget, progress: Progr
 
 
 def layout_of(prepared: PreparedTarget) -> ContextLayout:
-    """Return where the target's kernel keeps the registers, as the build found it; SetupError if that is damaged."""
+    """Return the register layout of the target's kernel, as the build found it; SetupError if the file is damaged."""
     try:
         return ContextLayout.from_json(json.loads(prepared.layout.read_text()))
     except (OSError, ValueError) as error:
@@ -86,7 +86,7 @@ def layout_of(prepared: PreparedTarget) -> ContextLayout:
 
 
 def boot_alarms(config: MachineConfig, prepared: PreparedTarget, cache: Cache) -> tuple[Alarm, ...] | None:
-    """Return what a target's kernel complained of while its template booted; None: there is no template yet."""
+    """Return the alarms of a target's kernel during its template's boot; None: no template yet."""
     entry = cache.find(KIND, template_key(machine_of(config, prepared), prepared.kernel_sha256))
     return None if entry is None else find_alarms(Template(entry.path).console)
 
@@ -103,13 +103,13 @@ def boot(
     clones: Clones | None = None,
     deterministic: bool = False,
 ) -> Iterator[Executor]:
-    """Boot a target, or clone one that was, and yield its executor; the machine is gone when the block ends.
+    """Boot a target, or clone a booted one, and yield its executor; the machine is ended with the block.
 
     ``timeout`` in seconds bounds each scenario.  VmLost, AgentProtocolError: see :mod:`harness.vm.executor`; with
-    ``post_mortem``, a machine that is lost is looked at before its end.  ``plugin`` watches what KVM executes
-    (:mod:`harness.vm.plugins.kvm_coverage`), ``hyp_copy`` what its hypervisor has beside the host
-    (:mod:`harness.vm.plugins.hyp_copy`). A ``deterministic`` machine does the same after the same scenarios.
-    With ``clones`` it is a clone where that can be; without, a cold boot.
+    ``post_mortem``, the state of a lost machine is read before its end.  ``plugin`` records the code of KVM that is
+    executed (:mod:`harness.vm.plugins.kvm_coverage`), ``hyp_copy`` the hyp copy of each vCPU
+    (:mod:`harness.vm.plugins.hyp_copy`).  A ``deterministic`` machine executes the same instructions after the same
+    scenarios.  With ``clones`` it is a clone if possible; without, a cold boot.
     """
     layout, machine = layout_of(prepared), machine_of(config, prepared, deterministic=deterministic)
     template = None if clones is None else clones.template(machine, prepared.kernel_sha256)
@@ -122,7 +122,7 @@ def boot(
             return Qemu(machine, post_mortem=post_mortem, plugins=plugins, template=saved)
 
         qemu = stack.enter_context(started(make, template, clones))
-        # In protected mode what the host has in memory need not be what EL2 loads (from 7.3 on).
+        # In protected mode the registers in the host's memory need not be those that EL2 loads (from 7.3 on).
         by_probe, hyp = config.mode is not Mode.PROTECTED, None if beside is None else beside.map
         early = find_alarms(qemu.boot_text())
         yield Executor(qemu, layout, timeout=timeout, by_probe=by_probe, hyp=hyp, boot_alarms=early)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run one tool of the set-up: a fixed environment, a progress line when it takes long, death with its parent."""
+"""Run one tool of the set-up: with a fixed environment, progress lines if it takes long, killed with its parent."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from pathlib import Path
 from harness.errors import SetupError
 
 Progress = Callable[[str], None]
-"""Takes one line about what is going on; what becomes of it is the caller's choice."""
+"""Receives one line of progress."""
 
 PROGRESS_SECONDS = 2.0
-"""A tool that runs longer than this is reported, and again after twice the time, and so on."""
+"""Seconds after which a running tool is reported; again after twice the time, and so on."""
 
 TIMEOUT_SECONDS = 900.0
-"""Longer than any tool here needs on a slow line.  apt-get never ends when a disk fills up below it."""
+"""Timeout in seconds; longer than any tool needs on a slow network.  apt-get never ends if its disk fills up."""
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 PASSED_ON: frozenset[str] = frozenset(("HOME", "PATH", "TMPDIR", *PROXIES))
-"""What a tool sees of our environment.  Not MAKEFLAGS (we may run below ``make``), ARCH, CFLAGS or a language."""
+"""Environment variables that a tool inherits.  Not MAKEFLAGS (``make`` may run this process), ARCH, CFLAGS or a
+language."""
 
 
 def quiet(_line: str) -> None:
-    """Swallow progress."""
+    """Discard progress."""
 
 
 def require_tool(command: str, package: str) -> str:
-    """Return the path of `command`; SetupError names the Debian package that brings it."""
+    """Return the path of `command`; SetupError names the Debian package that provides it."""
     found = shutil.which(command)
     if found is None:
         raise SetupError(f"{command} is missing: install the Debian package {package}, or run make setup")
@@ -51,15 +52,15 @@ def run_tool(
     check: bool = True,
     timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[int, str]:
-    """Run `argv` to its end; return its exit status and all that it wrote (both streams, in order).
+    """Run `argv` to its end; return its exit status and its output (both streams, in order).
 
-    `what` begins the progress lines and the sentence of a failure.  With `check`, a non-zero status raises
-    SetupError with the line that explains it best.  In either case a full disk raises OSError(ENOSPC), and more
-    than `timeout` seconds SetupError.
+    `what` begins the progress lines and the error message.  With `check`, a non-zero status raises SetupError with the
+    most informative line.  In either case a full disk raises OSError(ENOSPC), and more than `timeout` seconds
+    SetupError.
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     environment |= {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"} | dict(env or {})
-    # A killed set-up must not leave tools behind that write into a directory which the next one clears.
+    # A killed set-up must not leave running tools that write into a directory which the next one clears.
     command = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
     with tempfile.TemporaryFile() as log:
         try:
@@ -85,7 +86,7 @@ def run_tool(
     if process.returncode != 0 and says_disk_full(output):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if check and process.returncode != 0:
-        raise SetupError(f"{what} failed: {telling_line(output) or f'exit status {process.returncode}'}")
+        raise SetupError(f"{what} failed: {reason_line(output) or f'exit status {process.returncode}'}")
     return process.returncode, output
 
 
@@ -100,22 +101,22 @@ def _wait(process: subprocess.Popen[bytes], what: str, progress: Progress, timeo
             if time.monotonic() - start >= timeout:
                 raise SetupError(f"{what} did not end within {timeout:.0f} s; run the command again") from error
             progress(f"{what} ({report:.0f} s)")
-            report *= 2  # a slow network should not scroll away what matters
+            report *= 2  # a slow network should not fill the terminal with progress lines
 
 
 def says_disk_full(output: str) -> bool:
-    """Tell whether a tool's output says that there was no room: in the C library's words, or in apt's."""
+    """Whether a tool's output reports a full disk, in the words of the C library or of apt."""
     return os.strerror(errno.ENOSPC) in output or "enough free space" in output
 
 
-TELLING: tuple[str, ...] = ("fatal error: ", "error: ", "ERROR: ", "E: ", "Error: ", "Err:", "W: ", "*** ")
-"""What the line that explains a failure looks like, the most telling first (gcc, modpost, apt, make)."""
+REASON_PREFIXES: tuple[str, ...] = ("fatal error: ", "error: ", "ERROR: ", "E: ", "Error: ", "Err:", "W: ", "*** ")
+"""Prefixes of lines that explain a failure, the most informative first (gcc, modpost, apt, make)."""
 
 
-def telling_line(output: str) -> str:
-    """Return the line of a failed tool's output that says why, or its last one; empty if there is none."""
+def reason_line(output: str) -> str:
+    """Return the line of a failed tool's output that has the reason, or its last line; empty if there is no output."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for mark in TELLING:
+    for mark in REASON_PREFIXES:
         for line in lines:
             if mark in line:
                 return line

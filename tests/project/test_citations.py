@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every citation can be followed: sources, links, pages with their sections, and names of files and of code.
+"""Every citation is valid: sources, links, pages with their sections, and names of files and of code.
 
-Nothing here knows where a module is: files are found by walking the tree, dotted names by importing them.
+The tests have no list of modules: they find files by walking the tree, and dotted names by importing them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def text_of(name: str) -> str:
 
 @cache
 def prose_of(name: str) -> str:
-    """The text on one line: a citation may be broken by the end of a line and the mark of a comment."""
+    """Return the text on one line: a line break and a comment mark may split a citation."""
     return re.sub(r"[ \t]*\n[ \t]*(?:(?:#|//|\*(?!\*)) ?)?", " ", text_of(name))
 
 
 def citing() -> list[str]:
-    """Every file whose citations are followed: code, catalogue and documents, not what tests compare with."""
+    """Return every file whose citations are checked: code, catalogue and documents, without golden files."""
     followed = (name for name in tracked() if Path(name).suffix in TEXTS and "/golden/" not in name)
     return sorted(name for name in followed if name not in (ME, MENU))
 
@@ -60,7 +60,7 @@ _LINK = re.compile(
     r"|(?:href|src)=\"(?P<html>[^\"]+)\"",
     re.MULTILINE,
 )
-"""Where a link of Markdown leads: in the text, defined below it, or as HTML; images, too."""
+"""Patterns of the target of a Markdown link: inline, reference or HTML; also images."""
 _PAGE = re.compile(
     r"(?<![\w/.-])(docs/[\w/-]+\.md)"
     r"(?:,? sections? (?P<numbers>\d+(?:\.\d+)?(?:(?:, | and )\d+(?:\.\d+)?(?!\.?\d))*)"
@@ -90,17 +90,17 @@ def section(text: str, number: str) -> str | None:
 
 
 def plain(text: str) -> str:
-    """For a comparison of words: without marks, in lower case."""
+    """Normalise text for a comparison of words: without marks, in lower case."""
     return " ".join(re.sub(r"[`*_\\|]", " ", text).lower().split())
 
 
 def names_in(rest: str) -> list[str]:
-    """What a citation names behind its section's number: ``4 prep_abort``, ``3, save.reveal``."""
+    """The words after a citation's section number: ``4 prep_abort``, ``3, save.reveal``."""
     return [name for part in rest.split(",") if (name := plain(part))]
 
 
 def wrong_page(page: str, numbers: str | None, rest: str, texts: Mapping[str, str], *, strict: bool) -> str | None:
-    """Why a citation of a page cannot be followed; ``strict``: what it names must be in the section, word for word."""
+    """Return why a citation of a page is invalid; ``strict``: the section must contain its words literally."""
     if page not in texts:
         return f"{page}: no such page"
     if numbers is None:
@@ -115,7 +115,7 @@ def wrong_page(page: str, numbers: str | None, rest: str, texts: Mapping[str, st
 
 
 def _names(name: str, where: str) -> bool:
-    """Whether a section has the words; ``step 4``, ``steps 2 and 3`` are items of a numbered list."""
+    """Whether a section contains the words; ``step 4``, ``steps 2 and 3`` are items of a numbered list."""
     if steps := re.fullmatch(r"steps? (\d+)(?: and (\d+))?", name):
         return all(re.search(rf"(?:^| ){number}\. ", where) for number in steps.groups() if number)
     return name in where
@@ -144,7 +144,7 @@ def test_links_lead_to_a_page_and_to_a_heading_of_it() -> None:
 
 
 def bare_pages(name: str, text: str, known: Iterable[str]) -> list[str]:
-    """Pages that a text names without a path, other than as the words of a link or beside itself."""
+    """Yield pages that a text names without a path, except as the text of a link or in its own directory."""
     here = {Path(page).name for page in known if Path(page).parent in (Path(), Path(name).parent)}
     words = re.findall(r"(?<![\w/.<*\"-])([a-z][\w-]*\.md)\b", re.sub(r"\[[^\]]*\]\([^)]*\)", "", text))
     return [] if _made(name) else [word for word in words if word not in here]
@@ -161,7 +161,7 @@ def test_pages_are_cited_by_path_and_have_the_section() -> None:
 
 
 def _made(name: str) -> bool:
-    """Whether a file is a test, which may name files that it makes."""
+    """Whether a file is a test, which may name files that it creates."""
     return name.startswith("tests/") or "/tests/" in name
 
 
@@ -187,7 +187,7 @@ def test_a_wrong_link_or_section_is_found() -> None:
     assert bare_pages("docs/b.md", "see a.md, [c.md](../c.md)", known) == []
 
 
-# ---- sources: what each must name, by a small grammar
+# ---- sources: the parts that each must have, by a small grammar
 
 _KERNEL_FILE = r"(?:arch|include|Documentation|kernel|lib|mm|scripts|virt)/[\w/.-]+\.(?:c|h|S|rst|txt)"
 _KINDS: Mapping[str, str] = {
@@ -222,14 +222,14 @@ KVM_API: Mapping[str, str] = {
 
 
 def wrong_api(text: str) -> Iterator[str]:
-    """Yield the citations of a section of the KVM API document that is another call's."""
+    """Yield the citations of a section of the KVM API document that describes another call."""
     for number, name in _API.findall(text):
         if number not in KVM_API or not (name or KVM_API[number]).startswith(KVM_API[number]):
             yield f"KVM API {number} {name}".rstrip()
 
 
 def wrong_source(source: str, ids: Iterable[str], known: Mapping[str, str]) -> str | None:
-    """Why a source does not say where something is written; ``as ID`` refers to the row ``ids`` has."""
+    """Return why a source does not identify a place in a document; ``as ID`` refers to a row in ``ids``."""
     as_row = re.match(r"as ([\w-]+)", source)
     if as_row and as_row[1] not in ids:
         return f"{source!r}: no row {as_row[1]!r}"
@@ -318,12 +318,12 @@ MADE = re.compile(
     r"corpus/(?:seeds|regressions)/[\w-]+\.scn|corpus/(?:minimised|new)\b|docs/\w+\.png"
     r"|tools/(?:testing/selftests|include|arch|scripts|build|lib)\b.*"
 )
-"""Files that a command of an example would read or write, and those of a kernel tree that have a folder like one of the
-project's."""
+"""Files that a command of an example reads or writes, and files of a kernel tree in a folder with the name of a project
+folder."""
 
 
 def wrong_file(cited: str, known: Iterable[str]) -> bool:
-    """Whether a cited path, which may be a directory or a pattern, is of no file."""
+    """Whether a cited path, which may be a directory or a pattern, matches no file."""
     wanted = re.compile("".join(r"[^/]*" if c == "*" else re.escape(c) for c in cited.rstrip("/")) + r"(?:\.py|/.*)?")
     return not any(wanted.fullmatch(name) for name in known)
 
@@ -353,7 +353,7 @@ _DOTTED = re.compile(r"(?<![\w/.-])((?:harness|fuzz)(?:\.[A-Za-z_]\w*)+)(?![\w/]
 
 @cache
 def resolves(dotted: str) -> bool:
-    """Whether a dotted name is a module, or something that one has."""
+    """Whether a dotted name is a module, or an attribute of one."""
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         try:
@@ -369,7 +369,7 @@ def resolves(dotted: str) -> bool:
 
 
 def names_of(source: str) -> set[str]:
-    """Every name that a module's text gives to something, at any depth."""
+    """Return every name that a module defines, at any depth."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -384,7 +384,7 @@ def names_of(source: str) -> set[str]:
 
 
 def imports_of(source: str) -> dict[str, str]:
-    """What each imported name stands for, as a dotted name."""
+    """Return the dotted name of each imported name."""
     found: dict[str, str] = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
@@ -393,7 +393,7 @@ def imports_of(source: str) -> dict[str, str]:
 
 
 def wrong_roles(source: str) -> Iterator[str]:
-    """Yield the names in roles (``:func:`x```) that neither the module nor what it imports has."""
+    """Yield the names in roles (``:func:`x```) that neither the module nor its imports define."""
     cited = set(_ROLE.findall(source))
     own, imported = (names_of(source), imports_of(source)) if cited else (set(), {})
     for name in sorted(cited):
@@ -421,7 +421,7 @@ def test_a_wrong_name_is_found() -> None:
 
 @pytest.mark.parametrize("name", ["model", "differential", "kvm"])
 def test_the_pages_of_the_specification_stand_alone(name: str) -> None:
-    """They say what the code relies on in the project's own words, and name what they come from."""
+    """They state what the code relies on in the project's own words, and name their sources."""
     text = text_of(f"docs/spec/{name}.md")
     assert not re.search(r"\b(?:owed|nobody|told|behind|tells|the seed)\b", text, re.IGNORECASE)
     assert "../seed" not in text and "/shared" not in text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands parse, call and print; all else is below them, and nothing below them prints, parses or boots by itself."""
+"""Commands only parse, call and print; the code that they call does not print, parse options or boot machines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.project.test_imports import MODULES, imports
 
 CLI = "fuzz.cli."
 SHARED = frozenset({f"fuzz.cli.{name}" for name in ("declare", "options", "output", "progress", "replay_output")})
-"""What commands may import of their own room."""
+"""Modules of their own room that commands may import."""
 TABLE = frozenset({"fuzz.cli.main", "fuzz.cli.tree"})
-"""The table of all commands, and what runs one."""
+"""The table of all commands, and the module that runs one."""
 COMMANDS = sorted(name for name in MODULES if name.startswith(CLI) and name not in {*SHARED, *TABLE})
 BELOW = sorted(name for name in MODULES if not name.startswith(CLI))
 MAX_LINES = 180
@@ -23,7 +23,7 @@ PRINTS = {
     "fuzz.campaign.worker_process": "a process of its own, whose output is its log",
     "harness.vm.kernels.selftest_tree": "a process of its own for tools/kvm-selftests.sh, whose output is a path",
 }
-"""Modules below the commands that print, and why."""
+"""Modules other than commands that print, and why."""
 BOOTS = {"fuzz.targets.prepared_side": "the facility that all others use"}
 """Modules of ``fuzz`` that boot machines, and why."""
 
@@ -33,7 +33,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def printing(tree: ast.Module) -> Iterator[int]:
-    """Yield the lines that print, or that name a standard stream."""
+    """Yield the lines that print, or that use a standard stream."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id == "print":
             yield node.lineno
@@ -61,7 +61,9 @@ def test_commands_do_not_import_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_are_short(name: str) -> None:
     lines = MODULES[name].read_text().count("\n")
-    assert lines <= MAX_LINES, f"{name} has {lines} lines: what it does besides parsing and printing belongs below"
+    assert lines <= MAX_LINES, (
+        f"{name} has {lines} lines: code other than parsing and printing belongs into other rooms"
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

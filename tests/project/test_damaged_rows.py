@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2 000 damaged rows in a campaign's database: every reader shows the good ones, and ends as it always does.
+"""2 000 damaged rows in a campaign's database: every reader shows the good ones, and returns its usual status.
 
-``SHADOWFUZZ_DAMAGED_SEEDS=50`` tries more sets of rows.
+``SHADOWFUZZ_DAMAGED_SEEDS=50`` tests more sets of rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.findings.checked import signature
 from harness.findings.finding import finding_id
 from harness.report import api
 from tests.support.damage import damage
-from tests.support.fake_worker import DIVERGENCE, SUBJECT, TEXT, bench, checked
+from tests.support.fake_worker import DIVERGENCE, SUBJECT, TEXT, checked, make_worker
 from tests.support.kept import filled
 
 Capture = pytest.CaptureFixture[str]
@@ -52,7 +52,7 @@ def test_every_reader(seed: int, tmp_path: Path, capsys: Capture) -> None:
     assert all(id_ in text for id_ in good)
     assert "rows of the database cannot be read, the others are shown" in said
     text, _ = run("findings", *out)
-    assert "errata that came back" in text
+    assert "errata that occurred again" in text
     text, _ = run("findings", "--format", "json", *out)
     assert good <= {finding["id"] for finding in json.loads(text)["findings"]}
     text, _ = run("findings", "--format", "sarif", *out)
@@ -80,7 +80,7 @@ def test_every_reader(seed: int, tmp_path: Path, capsys: Capture) -> None:
 def test_a_campaign_goes_on(tmp_path: Path) -> None:
     filled(tmp_path).close()
     damage(tmp_path / FILE, ROWS)
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     b.worker.close()
     store = Store(Database(default_url(tmp_path)), FINDINGS)
@@ -88,7 +88,7 @@ def test_a_campaign_goes_on(tmp_path: Path) -> None:
 
 
 def _shown(site: Site) -> set[str]:
-    """Return the ids of confirmed findings; flaky ones have another place."""
+    """Return the ids of confirmed findings, without flaky ones."""
     rows = json.loads(site.get(f"{api.ROOT}/clusters").plain)["clusters"]
     return {one["id"] for row in rows for one in row["findings"] if one["confirmed"]}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents say what the code does: generated tables are current, commands exist, links lead somewhere.
+"""The documents match the code: generated tables are current, commands exist, links have targets.
 
 ``UPDATE_DOCS=1 pytest tests/project/test_docs.py`` rewrites the generated blocks of the README and of every page in
 docs, and docs/reach.md.
@@ -33,7 +33,7 @@ CORE = ("setup", "doctor", "fuzz", "replay", "minimise", "confirm", "triage", "f
 
 
 def pages() -> tuple[Path, ...]:
-    """The README, the list of changes and every page in docs."""
+    """Return the README, the list of changes and every page in docs."""
     return (README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 
@@ -59,7 +59,7 @@ def json_versions() -> str:
 
 
 def _of_any_machine(text: str) -> str:
-    """Help without what depends on the machine: the number of its cores."""
+    """Return help without the number of the machine's cores."""
     return re.sub(r"\(here:\s+\d+\)", "(here: number of cores)", text).rstrip()
 
 
@@ -107,7 +107,7 @@ def test_every_command_prints_json_with_a_version_that_is_documented() -> None:
             r'(?:print_json|json_text|_for_machines)\(\s*"([^"]+)"', path.read_text(encoding="utf-8")
         )
     ]
-    assert set(printed) == set(JSON_VERSIONS), "no output has another one's version"
+    assert set(printed) == set(JSON_VERSIONS), "two outputs have the same version key"
 
 
 def test_the_readme_is_a_page() -> None:
@@ -127,7 +127,7 @@ def test_commands_that_a_page_prints_parse(page: Path) -> None:
 
 
 def scenarios_of(text: str) -> list[str]:
-    """The scenarios that a page shows: each begins with the header, and is a block or indented."""
+    """Return the scenarios that a page shows: each begins with the header, and is a block or indented."""
     found = re.findall(r"^( *)(shadowfuzz-scenario 1\n(?:\1[^`\n]+\n)*)", text, re.MULTILINE)
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
@@ -163,7 +163,7 @@ def test_make_targets_of_the_pages_exist() -> None:
 
 
 def test_the_site_fails_at_a_wrong_link() -> None:
-    """MkDocs 1.6 counts no warnings with --quiet, so that --strict lets them pass."""
+    """With --quiet, MkDocs 1.6 counts no warnings, and --strict has no effect."""
     done = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True)
     (build,) = (line for line in done.stdout.splitlines() if "mkdocs build" in line)
     assert "--strict" in build and "quiet" not in build and " -q" not in build

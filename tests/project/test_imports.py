@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports go one way: a room imports only from rooms above its own, and each library has one user."""
+"""Imports have one direction: a room imports only from rooms above its own, and each library has fixed users."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("fuzz.cluster",),
     ("fuzz.cli",),
 )
-"""A row a floor: a room imports only from itself and from rooms of rows above its own.
+"""Each row is a level: a room imports only from itself and from rooms in rows above its own.
 
-A package's own row holds its ground files.  Rooms in one row do not know each other.
+The row with a package's name is for its ground files.  Rooms in one row do not import each other.
 """
 
 USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # A library, and the modules that may import it (patterns).
     ("capstone", ("harness.arch.a64",)),
+    ("debian", ("harness.vm.debian.*",)),
     ("elftools", ("harness.vm.kernels.dwarf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),
@@ -68,7 +69,7 @@ MODULES: dict[str, Path] = {module_name(path): path for path in FILES}
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of all that a file imports, anywhere in it: modules of ours by their own name."""
+    """Yield line and full name of every import of a file; for the project's modules the module's name."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -81,7 +82,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def room_of(name: str) -> str:
-    """Return the room that a module is in; ground files are in their package's own."""
+    """Return the room of a module; for ground files, their package."""
     parts = name.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 or (MODULES[name].name == "__init__.py") else parts[0]
 
@@ -109,18 +110,18 @@ def test_a_room_imports_only_from_rooms_above(name: str) -> None:
 
 def test_nothing_is_imported_in_a_circle() -> None:
     graph = {name: {what for _, what in ours(name) if what != name} for name in MODULES}
-    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError with the cycle
 
 
 def test_every_room_has_its_row() -> None:
     rooms = {room_of(name) for name in MODULES}
-    assert sorted(FLOOR) == sorted(rooms), "a new room needs a row, a room that is gone has one"
+    assert sorted(FLOOR) == sorted(rooms), "a new room needs a row, or a removed room still has one"
     assert len(FLOOR) == sum(map(len, ROOMS)), "a room has two rows"
 
 
 def test_ground_files_are_few() -> None:
     flat = {name for name in MODULES if len(name.split(".")) == 2 and MODULES[name].name != "__init__.py"}
-    assert flat == {f"harness.{name}" for name in GROUND} | {"fuzz.paths"}, "everything else lives in a room"
+    assert flat == {f"harness.{name}" for name in GROUND} | {"fuzz.paths"}, "all other modules belong into a room"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -144,4 +145,4 @@ def test_licence_line_and_docstring(name: str) -> None:
     text = MODULES[name].read_text()
     assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
     tree = ast.parse(text)
-    assert ast.get_docstring(tree) or not tree.body  # an empty __init__ has nothing to say
+    assert ast.get_docstring(tree) or not tree.body  # an empty __init__ needs no docstring

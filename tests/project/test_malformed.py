@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a command is given to read: one line that says what is wrong, and a status; never a traceback."""
+"""Any malformed input of a command gives one line with the error, and a status; never a traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JUNK: dict[str, bytes] = {
 }
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
-    # FILE stands for what is wrong; none of these comes as far as a machine.
+    # FILE is the malformed file; none of these commands boots a machine.
     ("replay", "FILE"),
     ("replay", SEED, "--target", "FILE.toml"),
     ("replay", SEED, "--kernel", "FILE"),
@@ -57,7 +57,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("triage", "--store", "FILE"),
 )
 TAKEN = {
-    # What is nothing at all is a database without findings.
+    # An empty file is a database without findings.
     ("empty", "findings", "--out", "DIR"): 0,
     ("empty", "report", "--campaign", "DIR", "--out", "OUT"): 0,
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unit tests mirror the tree: a module has a test file of its own, or a row here says which test it has and why.
+"""Unit tests mirror the tree: a module has its own test file, or a row here names its test and the reason.
 
-``tests/unit/<package>/<room>/test_<module>.py`` tests the module, ``test_<room>.py`` in a room what its ``__init__``
-has.  ``tests/vm`` needs real VMs, ``tests/project`` is about the project as a whole, ``tests/support`` holds no tests.
+``tests/unit/<package>/<room>/test_<module>.py`` tests the module, ``test_<room>.py`` in a room tests its ``__init__``.
+``tests/vm`` needs real VMs, ``tests/project`` is about the project as a whole, ``tests/support`` holds no tests.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNIT = TESTS / "unit"
 
 @dataclass(frozen=True)
 class Row:
-    """A module without a test file of its own, and a file of ``tests`` that exercises it.
+    """A module without its own test file, and a file of ``tests`` that exercises it.
 
-    That file imports the module, or the first module of ``via``, each of which imports the next, the last one the
-    module.  A command is ``via`` that begins with its name: the file calls ``shadowfuzz`` with that word.
+    That file imports the module, or the first module of ``via``, each of which imports the next, and the last one the
+    module.  If ``via`` begins with a command's name, the file calls ``shadowfuzz`` with that word.
     """
 
     module: str
@@ -92,7 +92,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.guest.predict_run", "unit/harness/guest/test_stage1_faults.py"),
         Row("harness.trace.debug_state", "unit/harness/guest/test_debugger.py"),
     ),
-    "a part of what a turn of the host owes: turns are compared as a whole": (
+    "a part of the expected state at an entry: rounds are compared as a whole": (
         Row(
             "harness.findings.explanations",
             "unit/harness/findings/test_known_divergences.py",
@@ -105,7 +105,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (
-        Row("fuzz.bench.svg", "unit/fuzz/bench/test_tables.py"),
         Row("fuzz.campaign.lemma_run", "unit/fuzz/cli/test_lemma.py"),
         Row("fuzz.corpus.exercise_counts", "unit/harness/report/test_step_coverage.py"),
         Row("fuzz.corpus.recordings", "unit/fuzz/corpus/test_recorded_seeds.py"),
@@ -169,6 +168,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.crash", "unit/harness/report/test_export.py", ("harness.report.export",)),
         Row("harness.report.exchange_formats", "unit/fuzz/cli/test_findings.py", ("fuzz.triage.findings_text",)),
         Row("harness.report.finding_data", "unit/fuzz/cli/test_findings.py"),
+        Row("harness.report.html_markup", "unit/harness/report/test_html_report.py"),
         Row("harness.report.html_findings", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row(
             "harness.report.html_nodes",
@@ -217,7 +217,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.vm.target", LIVE_TARGET),
     ),
 }
-"""Why modules have no test file of their own, and which."""
+"""Reasons, each with the modules that have no test file of their own for it."""
 ALL = [row for rows in ROWS.values() for row in rows]
 
 
@@ -244,25 +244,25 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module in FILES:
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in FILES else node.module for name in below)
-    if name_of(path) == MAIN:  # it imports the command that it runs, which a table names
+    if name_of(path) == MAIN:  # a table names the commands that it imports
         words = (node.value for node in ast.walk(tree_of(FILES[TABLE])) if isinstance(node, ast.Constant))
         yield from (word.partition(":")[0] for word in words if isinstance(word, str) and word.startswith("fuzz.cli."))
 
 
 def calls(path: Path, command: str) -> bool:
-    """Tell whether a file has a word of a command line."""
+    """Whether a file contains a word of a command line."""
     words = (node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
     return any(isinstance(word, str) and word == command for word in words)
 
 
 def home_of(module: str) -> Path:
-    """Return where the test file of a module would be."""
+    """Return the path of a module's own test file."""
     *rooms, last = module.split(".")
     return UNIT.joinpath(*rooms, f"test_{last}.py")
 
 
 def module_of(test: Path) -> str:
-    """Return the module that a unit test is of: one of the room, or else the room itself."""
+    """Return the module that a unit test is for: one of the room, or else the room itself."""
     room, name = test.relative_to(UNIT).parent.parts, test.stem.removeprefix("test_")
     module = ".".join((*room, name))
     return ".".join(room) if module not in FILES and name == room[-1] else module
@@ -292,8 +292,8 @@ def test_every_module_has_a_test_file_or_a_row() -> None:
 
 def test_rows_are_of_modules_that_need_one() -> None:
     assert len({row.module for row in ALL}) == len(ALL), "two rows of one module"
-    assert [row.module for row in ALL if row.module not in MODULES] == [], "modules that are gone"
-    assert [row.module for row in ALL if home_of(row.module).exists()] == [], "modules that have a test file by now"
+    assert [row.module for row in ALL if row.module not in MODULES] == [], "modules that do not exist"
+    assert [row.module for row in ALL if home_of(row.module).exists()] == [], "modules that now have a test file"
 
 
 @pytest.mark.parametrize("row", ALL, ids=lambda row: row.module)
@@ -308,7 +308,7 @@ def test_the_test_of_a_row_exercises_its_module(row: Row) -> None:
 
 
 def test_no_folder_of_tests_is_left_out(pytestconfig: pytest.Config) -> None:
-    """A room may be called build, a name that pytest passes by unless it is told otherwise."""
+    """A room may be called build, a name that pytest ignores by default."""
     patterns = pytestconfig.getini("norecursedirs")
     folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
     assert not [folder for folder in folders for part in folder.parts for p in patterns if fnmatch(part, p)]

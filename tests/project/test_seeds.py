@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds and regressions: canonical files that together use everything a scenario can hold."""
+"""Seeds and regressions: canonical files that together use all features of scenarios."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_canonical(path: Path) -> None:
     assert format_scenario(scenario) == path.read_text()
     assert scenario.about.endswith(".")
     assert len(scenario.about.split()) >= 6
-    assert KINDS[scenario.steps[0].kind].side is Actor.GUEST, "a host step takes place at an exit"
+    assert KINDS[scenario.steps[0].kind].side is Actor.GUEST, "a host step is done at an exit"
 
 
 def test_there_are_enough_and_each_says_something_of_its_own(seeds: dict[str, Scenario]) -> None:

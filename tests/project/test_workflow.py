@@ -6,6 +6,9 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +44,31 @@ def test_make_targets_and_variables_exist() -> None:
     assert variables == set(re.findall(r"^(\w+) = ", (ROOT / "Makefile").read_text(), re.MULTILINE)) & variables
 
 
+def test_make_docs_leaves_the_launcher(tmp_path: Path) -> None:
+    """It installs the packages of the extra ``docs``, not the project, whose entry point pip would write."""
+    bin_ = tmp_path / ".venv" / "bin"
+    bin_.mkdir(parents=True)
+    launcher, log = bin_ / "shadowfuzz", tmp_path / "log"
+    launcher.write_text("launcher")
+    for name, script in {
+        "python": f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; echo "$@" >>{log}; cat "${{8#-r}}" >>{log}',
+        "mkdocs": "exit 0",
+    }.items():
+        (bin_ / name).write_text(f"#!/bin/sh\n{script}\n")
+        (bin_ / name).chmod(0o755)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "setup.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "tools" / "setup.sh").chmod(0o755)
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    subprocess.run(["make", "docs"], cwd=tmp_path, capture_output=True, check=True)
+    pip, *packages = log.read_text().splitlines()
+    assert pip.startswith("-m pip install ") and pip.endswith(" -r .venv/docs.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert packages == project["optional-dependencies"]["docs"]
+    assert launcher.read_text() == "launcher"
+
+
 def test_every_target_is_fuzzed() -> None:
     (matrix,) = re.findall(r"target: \[(.*)\]", WORKFLOW.read_text())
     assert sorted(matrix.split(", ")) == sorted(list_configs())
@@ -59,4 +87,4 @@ def test_it_is_yaml() -> None:
     used = [step["uses"] for step in steps if "uses" in step]
     assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) for action in used), "pinned to a commit"
     (saved,) = (step for step in steps if step.get("uses", "").startswith("actions/cache/save@"))
-    assert saved["if"] == "always()" and saved["with"]["path"] == "out/campaign", "also after a night with news"
+    assert saved["if"] == "always()" and saved["with"]["path"] == "out/campaign", "also after a night with new findings"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a command is called with: one clear line on stderr within seconds, the right status, never a traceback.
+"""Any wrong invocation gives one clear line on stderr within seconds, the right status, never a traceback.
 
-Most of the list runs in this process, where nothing can be fetched, built or booted.  What an exit of the process is
-about (a reader that goes away, a full disk, Ctrl-C while Python starts) runs in processes of its own.
+Most of the list runs in this process, in which nothing can be fetched, built or booted.  Cases about the exit of the
+process (a reader that closes its pipe, a full disk, Ctrl-C while Python starts) run in separate processes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tests.support.paths import ROOT
 Capture = pytest.CaptureFixture[str]
 SECONDS = 10
 LEAST = 250
-"""So many wrong invocations there are at least: 200 were promised."""
+"""Minimum number of wrong invocations in the list."""
 
 
 def table() -> Iterator[tuple[str, str]]:
-    """Yield each command line of the list and what its error says."""
+    """Yield each command line of the list and the text of its error."""
     document = tomllib.loads((ROOT / "tests/project/wrong_invocations.toml").read_text(encoding="utf-8"))
     for row in document["wrong"]:
         yield from ((line, row["says"]) for line in row["lines"])
@@ -53,7 +53,7 @@ WRONG = (*table(), *unknown_options())
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the words in capitals stand for."""
+    """Return the values of the words in capitals."""
     root = tmp_path_factory.mktemp("wrong")
     for name in ("DIR", "CORPUS", "FIFODIR", "FIFOCAMP", "DIRCAMP"):
         (root / name).mkdir()
@@ -85,7 +85,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def no_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let nothing be fetched, built or booted, and no FIFO take its time."""
+    """Make fetching, building and booting fail, and FIFOs time out at once."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise SetupError("this invocation was taken for a right one")
@@ -107,7 +107,7 @@ def no_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def in_time() -> Iterator[None]:
-    """Let no invocation wait for ever."""
+    """Fail an invocation that does not end."""
 
     def late(*_: object) -> NoReturn:
         raise AssertionError(f"no answer within {SECONDS} s")
@@ -139,7 +139,7 @@ def test_one_clear_line(line: str, says: str, words: dict[str, str], capsys: Cap
 
 
 def launcher(tmp_path: Path) -> Path:
-    """Write the script that tools/setup.sh puts into the virtual environment."""
+    """Write the script that tools/setup.sh writes to the virtual environment."""
     path = tmp_path / "shadowfuzz"
     path.write_text(f"#!{sys.executable} -IS\n{(ROOT / 'tools/launcher.py').read_text()}")
     path.chmod(0o755)
@@ -171,7 +171,7 @@ def run(path: Path, argv: tuple[str, ...], stdout: int, words: dict[str, str]) -
 
 
 @pytest.mark.parametrize("argv", PRINTING, ids=" ".join)
-def test_a_reader_that_went_away(argv: tuple[str, ...], words: dict[str, str], tmp_path: Path) -> None:
+def test_a_closed_pipe(argv: tuple[str, ...], words: dict[str, str], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -195,7 +195,7 @@ def test_standard_output_that_is_closed(words: dict[str, str], tmp_path: Path) -
 
 
 def started(process: subprocess.Popen[str]) -> bool:
-    """Tell whether the script has blocked the interrupt; before, there is no Python that could answer."""
+    """Whether the script has blocked SIGINT; before that, Python cannot handle it."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("SigBlk:"):
             return bool(int(line.split()[1], 16) >> signal.SIGINT - 1 & 1)
@@ -204,7 +204,7 @@ def started(process: subprocess.Popen[str]) -> bool:
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
 def test_ctrl_c_at_once(delay: float, words: dict[str, str], tmp_path: Path) -> None:
-    """While Python imports, too.  The command waits for a FIFO, so that it is still there."""
+    """Also while Python imports.  The command waits for a FIFO, so that it still runs."""
     command = [str(launcher(tmp_path)), "replay", words["FIFO"]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
@@ -218,7 +218,7 @@ def test_ctrl_c_at_once(delay: float, words: dict[str, str], tmp_path: Path) -> 
 
 
 def test_a_fifo_that_something_comes_from(tmp_path: Path) -> None:
-    """A shell's ``<(command)`` is one."""
+    """A shell's ``<(command)`` is a FIFO."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     holder = os.open(fifo, os.O_RDWR)

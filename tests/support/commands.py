@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands as a user meets them: their names and their help."""
+"""Return the commands' names and their help."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.cli.tree import GROUPS, leaves
 
 
 def help_of(words: str) -> str:
-    """Return what ``shadowfuzz WORDS --help`` prints where it is no terminal; no words: the main help."""
+    """Return the output of ``shadowfuzz WORDS --help`` without a terminal; no words: the main help."""
     with redirect_stdout(io.StringIO()) as printed:
         assert main([*words.split(), "--help"]) == 0
     return printed.getvalue()

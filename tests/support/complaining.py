@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target whose kernel complains once a boot (WARN_ONCE) of each scenario that makes an SMC."""
+"""A target whose kernel raises an alarm for scenarios with an SMC, as WARN_ONCE does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = Scenario("Quiet.", (), (Step("hvc", (3,)),))
 
 
 class Complaining:
-    """``once``: each boot complains of the first such scenario; else of each."""
+    """``once``: only the first such scenario of each boot raises an alarm; else each does."""
 
     def __init__(self, once: bool = True) -> None:
         self.subject, self.config, self.once = SUBJECT, SimpleNamespace(name="fake"), once

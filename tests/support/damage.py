@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged rows of many kinds, put into a database beside its good ones."""
+"""Add damaged rows of many kinds to a database, next to its good ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 from harness.findings.finding import Subject, finding_id
 
 TABLES = {"findings": 10, "texts": 5, "examples": 1, "marks": 1, "runs": 2, "samples": 1}
-"""Each table with how many of the damaged rows are its."""
+"""Tables, each with its share of the damaged rows."""
 WRONG: tuple[object, ...] = (b"\xff\xfe", "", "[]", "{}", "null", "[" * 100_000, "9" * 6000, "NaN", -1, 2**62)
 WRONG_VALUES: tuple[object, ...] = (
     *(None, True, -1, 2**70, 1e308, "", "\ud800", "\0", "x" * 5000, "kvm-vhe@", "/", "0x", [], [[]], {}, {"a": 1}),
 )
 NO_UTF8 = "CAST(x'6162eda080ff' AS TEXT)"
-"""SQL of a text that is none."""
+"""SQL for a text that is not valid text."""
 
 
 def damage(file: Path, count: int, seed: int = 1) -> None:
-    """Add so many damaged rows; a good one stays as it is, but may get a damaged text."""
+    """Add ``count`` damaged rows; good rows are unchanged, but may get a damaged text."""
     rng = random.Random(seed)
     with sqlite3.connect(file) as connection:
         connection.row_factory = sqlite3.Row
@@ -38,7 +38,7 @@ def damage(file: Path, count: int, seed: int = 1) -> None:
             values = ", ".join(NO_UTF8 if value is NotImplemented else "?" for value in row.values())
             given = [value for value in row.values() if value is not NotImplemented]
             connection.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(row)}) VALUES ({values})", given)
-        for row in good["texts"]:  # of findings that are good otherwise
+        for row in good["texts"]:  # of otherwise good findings
             new = {**row, "name": rng.choice(("fresh_qemu", "elsewhere", "releases.json", "target.toml", "crash.json"))}
             text = rng.choice(("5 2", '[{"hits": 3}]', _spoiled(rng, row["text"]), "x\0"))
             connection.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)", (*list(new.values())[:3], text))
@@ -53,7 +53,7 @@ def _spoil(rng: random.Random, table: str, row: dict[str, Any]) -> None:
         return
     row[document] = _spoiled(rng, str(row[document]))
     if table == "findings":
-        with suppress(Exception):  # else readers would stop at the id, which is made of the rest
+        with suppress(Exception):  # else readers would stop at the id, which is computed from the rest
             _rename(row)
     if table == "findings" and rng.random() < 0.3:
         row["scenario"] = _cut(rng, str(row["scenario"]))

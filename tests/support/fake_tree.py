@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A FAKE kernel build directory: the files that are looked at, with no kernel in them."""
+"""Make a fake kernel build directory: the files that are read, without a kernel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.vm.kernels.tree import CONFIG, IMAGE, RELEASE, SYMBOLS
 
 FAKE_RELEASE = "6.12.117-fake"
 NAMES = tuple(row.name for row in NEEDED)
-"""What a configuration must have."""
+"""Symbols that a configuration must have."""
 
 
 def fake_tree(directory: Path, release: str = FAKE_RELEASE, config: Iterable[str] = NAMES) -> Path:
-    """Make the files of a build directory that pretends to hold ``release``; ``config`` are symbols that are ``y``."""
+    """Make the files of a fake build directory of ``release``; ``config`` are symbols with value ``y``."""
     header = b"MZ".ljust(IMAGE_MAGIC_OFFSET, b"\0") + IMAGE_MAGIC + bytes(100)
     image = header + f"Linux version {release} (someone@somewhere) #1 SMP\n".encode()
     texts = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker of a campaign on a fake executor that plays answers in order."""
+"""A worker of a campaign on a fake executor that gives answers in order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER = Divergence("restore", "pc", 1, 2, "HVC64", 1, 0, "prep_hvc")
 
 
 def switch(kind: int, esr: int = 0x5A00_0000, code: int = 2) -> Switch:
-    """Return a record of an exit by HVC, or of an entry."""
+    """Return the record of an exit by HVC, or of an entry."""
     return Switch(kind, 0, code, 0, esr, 0, 0, 0, 0, 0, 0, 0, 0, (0,) * len(STATE))
 
 
@@ -45,7 +45,7 @@ Answer = CheckResult | Exception
 
 
 def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
-    """Return what checking a trace of two exits gives."""
+    """Return the check result of a trace with two exits."""
     return CheckResult(
         status,
         0,
@@ -60,7 +60,7 @@ def checked(*divergences: Divergence, status: str = "ok") -> CheckResult:
 
 @dataclass
 class FakeExecutor:
-    """Plays answers in order, then clean ones; an exception is raised by the run (VM) or by the check (ours)."""
+    """Gives answers in order, then clean ones; an error of the VM is raised by the run, any other by the check."""
 
     answers: list[Answer]
     fresh: list[bool] = field(default_factory=list)
@@ -69,13 +69,13 @@ class FakeExecutor:
     next: Answer = field(default_factory=checked)
     subject: Subject = SUBJECT
     fallen: FakeExecutor | None = None
-    """What stands in for a machine that is there to reproduce a loss."""
+    """The executor of machines that are booted to reproduce a loss."""
     complaints: list[tuple[Alarm, ...]] = field(default_factory=list)
-    """What the kernel complains of, run by run, then of nothing."""
+    """The kernel's alarms in each run; later runs have none."""
     boot_alarms: tuple[Alarm, ...] = ()
 
     def run(self, scenario: Scenario, *, fresh_vm: bool = True) -> Trace:
-        """Stand in for the executor."""
+        """Record a run and return its trace, as the executor does."""
         self.fresh.append(fresh_vm)
         self.next = self.answers.pop(0) if self.answers else checked()
         if isinstance(self.next, VmLost | AgentProtocolError):
@@ -83,30 +83,30 @@ class FakeExecutor:
         return TRACE
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """Stand in for the console."""
+        """Return the alarms of the last run."""
         return self.complaints.pop(0) if self.complaints else ()
 
     def check(self, _scenario: Scenario, _trace: Trace, *_: object) -> CheckResult:
-        """Stand in for the check of what was run last."""
+        """Return the check result of the last run."""
         if isinstance(self.next, Exception):
             raise self.next
         return self.next
 
     @contextmanager
     def boot(self) -> Iterator[FakeExecutor]:
-        """Stand in for the machine."""
+        """Boot a machine: this executor itself."""
         self.boots += 1
         yield self
 
     def boot_again(self) -> AbstractContextManager[FakeExecutor]:
-        """Stand in for the machine that is to be lost once more."""
+        """Boot a machine to reproduce a loss."""
         assert self.fallen is not None
         return self.fallen.boot()
 
 
 @dataclass
-class Bench:
-    """A worker on a fake executor, and where its results are."""
+class FakeWorker:
+    """A worker on a fake executor, and the directory of its results."""
 
     worker: Worker
     executor: FakeExecutor
@@ -128,10 +128,12 @@ class Bench:
         return read_stats(self.root / "stats").get(group, name)
 
 
-def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()) -> Bench:
-    """Return a worker that has begun; ``again`` are the answers of machines that are there to reproduce a loss.
+def make_worker(
+    root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()
+) -> FakeWorker:
+    """Return a started worker; ``again`` are the answers of machines that are booted to reproduce a loss.
 
-    ``early``: what the kernel complains of while it boots.
+    ``early`` are the alarms of the kernel while it boots.
     """
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))
@@ -150,4 +152,4 @@ def bench(root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: t
     )
     worker = Worker(context)
     worker.begin()
-    return Bench(worker, executor, root, hits)
+    return FakeWorker(worker, executor, root, hits)

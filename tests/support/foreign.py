@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of a small machine that is not ours."""
+"""Records of a small VM of a recorded program."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RAM, SIZE, GIC, UART = 0x4000_0000, 0x800_0000, 0x0800_0000, 0x0900_0000
 
 
 def reset_state(vcpu: int = 0, **values: int) -> State:
-    """A vCPU as KVM_ARM_VCPU_INIT leaves it, with registers that userspace wrote."""
+    """Return records of a vCPU after KVM_ARM_VCPU_INIT, with registers that userspace wrote."""
     first = dict.fromkeys(NAMES, 0) | dict(reset_values.RESET_VALUES) | {"mpidr_el1": 1 << 31 | vcpu}
     return tuple({**first, **values}[name] for name in NAMES)
 
 
 def call(name: str, *arguments: int, error: int = 0) -> Api:
-    """A call of the API that worked, or failed with an errno."""
+    """Return the record of an API call that succeeded, or failed with an errno."""
     return Api(name, *(*arguments, 0, 0, 0, 0)[:4], error)
 
 
@@ -41,7 +41,7 @@ S = reset_state(pc=RAM)
 
 
 def started(*events: Switch | Api) -> list[Recorded]:
-    """A vCPU that has been entered, and what follows."""
+    """Return records of a vCPU that has been entered, followed by others."""
     return MACHINE + of(0, entry(S), *events)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GIC that lets an SPI through, and a scenario of the VM that has one."""
+"""A GIC with an enabled SPI, and a scenario of the VM with a GIC."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CATALOGUE = Catalogue.load(PROJECT / "corpus" / "known", "spec")
 
 
 def spi(gic: Gic, intid: int, priority: int = 0x80, *, edge: bool = False, route: int = 0) -> None:
-    """Let an SPI through, as a guest would."""
+    """Enable an SPI, as a guest does."""
     gic.write(GICD.base, 4, 2)
     gic.write(GICD.base + 0x80 + intid // 32 * 4, 4, 0xFFFF_FFFF)
     gic.write(GICD.base + 0xC00 + intid // 16 * 4, 4, edge * 2 << intid % 16 * 2)
@@ -37,14 +37,14 @@ def spi(gic: Gic, intid: int, priority: int = 0x80, *, edge: bool = False, route
 
 
 def opened(gic: Gic, vcpu: int = 0, mask: int = 0xF0) -> None:
-    """Let interrupts through to a vCPU."""
+    """Enable interrupts of a vCPU's CPU interface."""
     interface = gic.interfaces[vcpu]
     for name, value in (("icc_pmr_el1", mask), ("icc_igrpen1_el1", 1), ("icc_ctlr_el1", 0)):
         interface.write(name, value)
 
 
 def made(*, edge: bool = False, raised: bool = True) -> Gic:
-    """A GIC whose SPI 40 is let through to vCPU 0."""
+    """Return a GIC whose SPI 40 is enabled and routed to vCPU 0."""
     gic = Gic(2)
     opened(gic)
     spi(gic, 40, edge=edge)

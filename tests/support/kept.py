@@ -22,7 +22,7 @@ from harness.findings.known_divergences import Catalogue
 from harness.report.campaign_data import NodeRow, Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
-from harness.vm.crash import Again, Report, to_text
+from harness.vm.crash import Report, Reproduction, to_text
 from tests.support.paths import CORPUS, GOLDEN
 
 SUBJECT = Subject("kvm-nvhe", "6.1.0-x", "ab" * 32, "spec")
@@ -35,7 +35,7 @@ REPORT = Report(
     "oops",
     "Internal error: BRK handler: 00000000f2000000 [#1] SMP",
     "kvm_handle_mmio_return+0x0",
-    "kvm-nvhe: the kernel panicked or went off",
+    "kvm-nvhe: the kernel panicked or powered off",
     Remains(
         REGISTERS,
         {"pc": "psci_sys_reset+0x24"},
@@ -43,12 +43,12 @@ REPORT = Report(
         Dump("dumps/crash-0/0001.kdump", 512 << 20, 14_000_000, 0.6),
         ("no <x>",),
     ),
-    Again((0, 3), (2, 3), 2),
+    Reproduction((0, 3), (2, 3), 2),
 )
 
 
 def filled(root: Path) -> Database:
-    """Return a database in ``root`` as campaigns leave it."""
+    """Return a database in ``root`` like those of campaigns."""
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))
     store, flaky = Store(database, FINDINGS), Store(database, FLAKY)
@@ -91,8 +91,8 @@ def _plain(kind: str, key: Signature, detail: str) -> Finding:
 
 
 OLD_CRASH = _plain("crash", ("VmLost", "Kernel panic"), "<b>died</b>\x1b")
-"""A crash as they were kept before there were reports."""
+"""Return a crash of an older version, without a report."""
 CRASHED = _plain(
     "crash", ("oops", "Internal error: BRK handler: N [#N] SMP", "kvm_handle_mmio_return"), "the host kernel oopsed"
 )
-"""A crash with all that belongs to one; two scenarios have to run before it."""
+"""Return a crash with all its texts; two scenarios must run before it."""

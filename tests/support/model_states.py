@@ -35,7 +35,7 @@ def run(level: str, function: str, before: RData, *args: int) -> RData:
 
 
 def undefined(level: str, function: str, before: RData, *args: int) -> str:
-    """Why it is undefined; the test fails if it is not."""
+    """Return why it is undefined; the test fails if it is defined."""
     layer = "VCPUOps" if function.endswith("shadow_kvm_regs") else "VCPUOpsAux"
     outcome = evaluate(level, layer, function, before, args)
     assert outcome.undefined is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a test finds the files of the project, whatever folder it is in itself."""
+"""Paths of the project's files for tests in any folder."""
 
 from __future__ import annotations
 

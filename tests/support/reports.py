@@ -36,7 +36,7 @@ def run(trace: Trace, name: str = "mixture.scn", repeat: int = 1) -> Ran:
 
 
 def tampered() -> Trace:
-    """The recorded trace with a register that the world switch lost, a lost record and an agent that gave up."""
+    """Return the recorded trace with a register that the world switch lost, a dropped record and a failed agent."""
     trace = recorded()
     at = max(i for i, e in enumerate(trace.events) if e.kind == EXIT and i < 20)
     event = trace.events[at]
@@ -49,7 +49,7 @@ def tampered() -> Trace:
 
 
 def results() -> tuple[TargetResult, ...]:
-    """Two targets, one of which was lost twice."""
+    """Return results of two targets, one of which was lost twice."""
     good = TargetResult("kvm-nvhe", "6.1.0-x", 1, 1.25, (run(recorded()), run(recorded(), repeat=2)), ())
     job = run(recorded()).job
     lost = (

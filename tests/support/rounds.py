@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns of the host as KVM should take them: one row each, with the divergences that the catalogue explains."""
+"""Rounds without a fault of KVM: one row for each, with the divergences that the catalogue explains."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def page(address: int) -> dict[str, int]:
 
 
 def after_reset(**written: int) -> tuple[int, ...]:
-    """What is owed at the first entry of a vCPU, with what the host wrote after the reset."""
+    """Return the registers expected at the first entry of a vCPU, with the host's writes after the reset."""
     unknown = 0x1DE7_EC7E_DBAD_C0DE
     names = (
         *("csselr_el1", "ttbr0_el1", "ttbr1_el1", "esr_el1", "afsr0_el1", "afsr1_el1", "far_el1", "mair_el1"),
@@ -62,7 +62,7 @@ def after_reset(**written: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Good:
-    """A turn without fault.  ``known`` maps each divergence of level ``spec`` to the entry that explains it."""
+    """A round without a fault.  ``known`` maps each divergence of level ``spec`` to the entry that explains it."""
 
     name: str
     round: Round
@@ -85,7 +85,7 @@ _NOT_AT_ALL = but(S, pc=NOWHERE)
 FIRST = turn(host_set("pc", AT), host_set("x7", 7), entry(after_reset(pc=AT, x7=7)))
 """A vCPU's first entry."""
 AGAIN = turn(irq(S), host_set("x9", 9), host_reset(), host_set("pc", AT), entry(after_reset(pc=AT)))
-"""Reset in the middle: what the host wrote before is gone."""
+"""A reset during the round: earlier writes of the host are lost."""
 
 GOOD: tuple[Good, ...] = (
     Good("irq", turn(irq(S), entry(S)), {}),
@@ -151,7 +151,7 @@ GOOD: tuple[Good, ...] = (
 
 
 def differences(round_: Round, level: str = "spec") -> dict[str, str | None]:
-    """Every divergence of a turn, with the entry that explains it (None: unexplained)."""
+    """Return every divergence of a round, with the entry that explains it (None: unexplained)."""
     prediction = predict(round_, level)
     explain = CATALOGUES[level].explainer(round_, prediction, {})
     judged: dict[str, str | None] = {}
@@ -163,7 +163,7 @@ def differences(round_: Round, level: str = "spec") -> dict[str, str | None]:
 
 
 def with_entry(round_: Round, pending: int | None = None, **values: int) -> Round:
-    """The same turn, but KVM loads other values, or has other work pending."""
+    """Return the same round, but KVM loads other values, or has other work pending."""
     before = round_.entry
     new = before._replace(values=but(before.values, **values), pending=before.pending if pending is None else pending)
     return replace(round_, entry=new)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a document against a schema of docs/schema, and that the schema lists every key that is there."""
+"""Check a document against a schema of docs/schema, and that the schema lists every key of the document."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jsonschema import Draft202012Validator
 
 
 def check_schema(schema: dict[str, Any], document: object) -> None:
-    """Fail unless a document fits a schema; a key that the schema does not list fails, too."""
+    """Fail unless a document fits a schema; a key that the schema does not list is also an error."""
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(_closed(schema)).validate(document)
 
 
 def _closed(part: Any) -> Any:
-    """Return a schema in which objects have no keys but those listed: readers accept others, we do not write them."""
+    """Return a schema whose objects allow only the listed keys: readers accept other keys, but none are written."""
     if isinstance(part, list):
         return [_closed(each) for each in part]
     if not isinstance(part, dict):
@@ -31,7 +31,7 @@ def _closed(part: Any) -> Any:
 
 
 def schema_of(kind: type[Any]) -> dict[str, Any]:
-    """Return the schema of the JSON that a dataclass becomes: no number is negative, every key is there."""
+    """Return the schema of a dataclass's JSON: no negative numbers, all keys required."""
     hints = typing.get_type_hints(kind)
     properties = {field.name: _part(hints[field.name]) for field in fields(kind)}
     return {"type": "object", "required": list(properties), "properties": properties}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The summary of a campaign that never was."""
+"""Summaries of fake campaigns."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small hand-made traces: a guest at its first instruction, and what happens around one turn of the host."""
+"""Small synthetic traces: a guest at its first instruction, and the events of one round."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from harness.trace.rounds import GuestRun, Round
 EL1H = 0x3C5
 SKIP = protocol.PENDING["increment_pc"]
 EXCEPTION = protocol.PENDING["exception"] | protocol.PENDING["sync_el1"]
-TRAP_MRS, ISB = 0xD538_063F, 0xD503_3FDF  # mrs xzr, id_aa64isar1_el1; isb: what fills code and vectors
+TRAP_MRS, ISB = 0xD538_063F, 0xD503_3FDF  # mrs xzr, id_aa64isar1_el1; isb: the fill of code and vectors
 ESR_TRAP_MRS = 0x6232_03ED
 MMIO_EXIT, INTR_EXIT, SYSTEM_EVENT_EXIT = 6, 10, 24
 
 LAYOUT = ContextLayout(size=8 * (len(NAMES) + 3), slots=tuple(range(2, len(NAMES) + 2)))
-"""A context with two words before the registers and one behind."""
+"""A context layout with two words before the registers and one after."""
 
 
 def state(**values: int) -> State:
-    """Registers of a guest at its first instruction, every GPR with a value of its own."""
+    """Return registers of a guest at its first instruction, each GPR with a different value."""
     blank = dict.fromkeys(NAMES, 0) | {f"x{i}": 0x1000 + i for i in range(31)}
     blank |= {"pc": CODE.base, "pstate": EL1H, "vbar_el1": VECTORS.base} | values
     return tuple(blank[name] for name in NAMES)
 
 
 def but(before: State, **values: int) -> State:
-    """The same registers but these."""
+    """Return the same registers with some changed."""
     new = list(before)
     for name, value in values.items():
         new[INDEX[name]] = value
@@ -49,17 +49,17 @@ def _switch(kind: int, values: State, **fields: int) -> Switch:
 
 
 def entry(values: State, pending: int = 0, **fields: int) -> Switch:
-    """KVM is about to load ``values``, with ``pending`` work to do."""
+    """Return an entry: KVM loads ``values``, with ``pending`` work."""
     return _switch(ENTRY, values, pending=pending, **fields)
 
 
 def trap(values: State, esr: int, **fields: int) -> Switch:
-    """The guest trapped; KVM saved ``values``."""
+    """Return an exit by a trap: KVM saved ``values``."""
     return _switch(EXIT, values, **{"code": 2, "esr": esr, **fields})
 
 
 def irq(values: State, **fields: int) -> Switch:
-    """An interrupt took the CPU away from the guest."""
+    """Return an exit by an interrupt."""
     return _switch(EXIT, values, **{"code": 0, **fields})
 
 
@@ -79,12 +79,12 @@ def host_reset() -> Host:
 
 
 def indexed(events: Iterable[Event]) -> IndexedTrace:
-    """A trace of these events, cut up."""
+    """Return the trace of these events, indexed."""
     return index_trace(Trace(tuple(events), "ok", 0, False))
 
 
 def rounds(events: Iterable[Event]) -> tuple[Round, ...]:
-    """The turns of the host in ``events``."""
+    """Return the rounds in ``events``."""
     return indexed(events).rounds
 
 
@@ -94,7 +94,7 @@ def runs(events: Iterable[Event]) -> tuple[GuestRun, ...]:
 
 
 def turn(*events: Event) -> Round:
-    """The one turn of the host in ``events``."""
+    """Return the only round in ``events``."""
     (round_,) = rounds(events)
     return round_
 
@@ -111,7 +111,7 @@ def load_esr(rt: int, size: int = 8, *, signed: bool = False, wide: bool = True,
 
 
 def record(event: Event, layout: ContextLayout = LAYOUT) -> bytes:
-    """The bytes that the probe or the agent writes for an event."""
+    """Return the bytes that the probe or the agent writes for an event."""
     if isinstance(event, Host):
         head = struct.pack("<IIII", event.kind, 16 + 5 * 8, event.step, event.context << 8)
         return head + struct.pack("<5Q", event.op, event.a, event.b, event.error, event.asked)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target's machine with a program of one's own as PID 1: no agent, no recording module."""
+"""A target's machine with a given program as PID 1, without agent and recording module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMORY = "512M"
 
 
 def run_as_init(target: str, init: bytes, work: Path, files: Mapping[str, bytes] | None = None) -> str:
-    """Boot a target's kernel with ``init`` as PID 1 and ``files`` in /programs; return what it printed."""
+    """Boot a target's kernel with ``init`` as PID 1 and ``files`` in /programs; return its output."""
     initrd = work / "initrd"
     members = [directory("dev"), character_device("dev/console", 5, 1), file("init", init, executable=True)]
     members.append(directory("programs"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzz a kernel with one instruction changed until the differential notices; the page that shows when it did."""
+"""Fuzz a kernel with one changed instruction until the change is detected, and generate the page about it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tests.vm.running import CATALOGUE, REGRESSIONS, SEEDS
 COMMAND = "python tools/changed_instructions.py --seconds 60"
 MUTATIONS = 3
 STOCK = "none"
-"""The name of no change."""
+"""The name of the unchanged kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """How a change came out: what showed it first (empty: nothing did), and what it took until then.
+    """The result of a change: the first divergence that shows it (empty: none), and the effort until then.
 
-    ``seconds`` of fuzzing by one worker, the boot not among them; ``from_corpus``: the scenario is a shipped one.
-    ``hidden_by``: kept findings of the stock kernel that show the same signature, exit class included.
+    ``seconds`` of fuzzing by one worker, without the boot; ``from_corpus``: the scenario is a shipped one.
+    ``hidden_by``: kept findings of the stock kernel with the same signature, exit class included.
     """
 
     change: str
@@ -66,7 +66,7 @@ def inputs(seed: int) -> Iterator[tuple[str, Scenario, bool]]:
 
 
 class NewOnes:
-    """Says what of a run the tool calls new on a target: what no erratum of its kernel explains by its cause."""
+    """Determine the new divergences of a run on a target: those without an erratum of its kernel as their cause."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -75,7 +75,7 @@ class NewOnes:
         self._cpu = cpu_model(load_config(target).cpu)
 
     def __call__(self, executor: Executor, scenario: Scenario) -> tuple[str, str]:
-        """Run and check; return what is new, and which kept findings have such a signature (both may be empty)."""
+        """Run and check; return the new divergence, and the kept findings with its signature (both may be empty)."""
         try:
             trace = executor.run(scenario)
         except TargetError:
@@ -90,7 +90,7 @@ class NewOnes:
 
 
 def search(name: str, kernel: Path, new_ones: NewOnes, seconds: float, seed: int) -> Noticed:
-    """Fuzz a kernel until something is called new; a machine that is lost counts."""
+    """Fuzz a kernel until a divergence is new or the machine is lost."""
     config = load_config(DEFAULT_TARGET)
     prepared = prepare(config, kernel=kernel)
     given = inputs(seed)
@@ -110,7 +110,7 @@ def search(name: str, kernel: Path, new_ones: NewOnes, seconds: float, seed: int
 def search_all(
     changes: Sequence[Change], directory: Path, symbols: Symbols, seconds: float, seed: int
 ) -> Iterator[Noticed]:
-    """Search the stock kernel, which must show nothing new, then one change after the other."""
+    """Fuzz the stock kernel, which must show nothing new, then each changed kernel."""
     prepared, new_ones = prepare(load_config(DEFAULT_TARGET)), NewOnes(DEFAULT_TARGET)
     yield search(STOCK, prepared.kernel, new_ones, seconds, seed)
     for change in changes:
@@ -122,7 +122,7 @@ def search_all(
 
 
 def document(found: Sequence[Noticed], release: str, seconds: float, seed: int) -> dict[str, Any]:
-    """Return what is kept of a search."""
+    """Return the data of a search."""
     rows = [asdict(one) for one in found]
     return {"kernel_release": release, "seconds": seconds, "seed": seed, "noticed": rows}
 
@@ -170,6 +170,6 @@ def page(kept: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what was kept."""
+    """Return the kept data."""
     kept: dict[str, Any] = json.loads(path.read_text())
     return kept

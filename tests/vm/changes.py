@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places in KVM where one instruction is changed, as rows: the differential must notice each of them.
+"""Rows of changed instructions of KVM, each of which must be detected.
 
-The words are those of Debian 6.1 (the default target); a function is found by the image's own symbols, the instruction
-in it by its word.  A release that compiled it otherwise is an error, not a pass.
+The words are those of Debian 6.1 (the default target); a function is found by the image's symbols, the instruction in
+it by its word.  A release with other words is an error, not a pass.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NOP = 0xD503_201F
 class Change:
     """Replace the instruction ``old`` of a function, the ``nth`` of them, by ``new``.
 
-    ``path``: which of KVM's paths it is on; ``seeds``: scenarios of the corpus that show it; ``shows``: divergences
-    that must be among those they show (relation and register, general-purpose ones as xN).
+    ``path``: the part of KVM; ``seeds``: scenarios of the corpus that show it; ``shows``: divergences that they must
+    show, among others (relation and register, general-purpose ones as xN).
     """
 
     name: str
@@ -85,7 +85,7 @@ def _change(
 
 
 CHANGES: tuple[Change, ...] = (
-    # The host's own registers go through the same functions: what it needs at once cannot be changed here.
+    # The same functions save the host's registers: those that the host needs at once cannot be changed here.
     _save("far_el1", 0xD538_6001, 0xD538_5201),  # mrs x1, far_el1 -> esr_el1
     _save("esr_el1", 0xD538_5201, 0xD538_6001),  # -> far_el1
     _save("mair_el1", 0xD538_A201, 0xD538_A301),  # -> amair_el1
@@ -292,7 +292,7 @@ CHANGES: tuple[Change, ...] = (
 
 
 def apply_change(image: bytes, symbols: Symbols, change: Change) -> bytes:
-    """Return the image with one instruction changed.  SetupError: it is not where the row says."""
+    """Return the image with one instruction changed.  SetupError: it is not at the place in the row."""
     address = symbols.address(change.function)
     if address is None:
         raise SetupError(f"this kernel has no function {change.function}")

@@ -121,13 +121,13 @@ class Campaign:
     def exits(self) -> int:
         """Return how many exits all nodes have checked, as the database has it; -1: it cannot be asked."""
         with suppress(Exception):
-            return sum(node.checked_exits for node in Nodes(Database(self.url)).sound()[0])
+            return sum(node.checked_exits for node in Nodes(Database(self.url)).readable()[0])
         return -1
 
     def workers(self) -> int:
         """Return how many workers are alive, as the database has it; 0: it cannot be asked."""
         with suppress(Exception):
-            return sum(node.workers for node in Nodes(Database(self.url)).sound()[0])
+            return sum(node.workers for node in Nodes(Database(self.url)).readable()[0])
         return 0
 
     def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels that really crash: one instruction of KVM's is replaced, in a copy of the image, where a load traps to it."""
+"""Kernels that crash: in a copy of the image, one instruction of KVM is replaced on the path of a trapped load."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ BRK = 0xD420_0000
 UNDEFINED = 0
 BRANCH_TO_ITSELF = 0x1400_0000
 EL1, EL2 = "kvm_handle_mmio_return", "__kvm_nvhe_kvm_hyp_handle_dabt_low"
-"""Functions that run when a load from where no memory is returns from userspace, and when it traps."""
+"""Functions that run when an MMIO load returns from userspace, and when it traps."""
 HARMLESS = parse("shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n", "here")
 
 
 def load_of(register: int) -> Scenario:
-    """Return a scenario with a load that userspace completes: it meets both functions."""
+    """Return a scenario with a load that userspace completes: both functions run."""
     text = f"shadowfuzz-scenario 1\nabout A load.\nreg x1 0x9000000\nldrb w{register}, [x1]\ncomplete 0x55\n"
     return parse(text, "here")
 
 
 def crashing(image: Path, function: str, word: int, into: Path) -> Path:
-    """Write a copy of a kernel image whose ``function`` begins with ``word``; return its path."""
+    """Write a copy of a kernel image in which ``function`` begins with ``word``; return its path."""
     symbols = read_symbols(image)
     at = symbols.address(function)
     assert at is not None, function

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A small VMM as a stranger may write one: two vCPUs, a thread each, and interrupts.
+ * A small VMM, as an independent program: two vCPUs, a thread for each, and interrupts.
  *
  *     interrupts gic|lines COUNT
  *
- * gic: with the interrupt controller of the kernel.  vCPU 0 starts vCPU 1 by PSCI CPU_ON; a device of ours raises an SPI
+ * gic: with the in-kernel interrupt controller. vCPU 0 starts vCPU 1 by PSCI CPU_ON; an emulated device raises an SPI
  * (KVM_IRQ_LINE) COUNT times, and vCPU 1 sends as many SGIs to vCPU 0.
- * lines: without one.  Each vCPU asks the device COUNT times for an IRQ and an FIQ of its own (KVM_IRQ_LINE).
+ * lines: without one.  Each vCPU requests its own IRQ and FIQ COUNT times from the device (KVM_IRQ_LINE).
  *
- * Every fourth access is completed by a KVM_RUN that runs nothing (immediate_exit), after which PC is read.
- * Exit status: 0 every interrupt came, 1 anything else.
+ * Every fourth access is completed by a KVM_RUN with immediate_exit, after which PC is read.
+ * Exit status: 0 every interrupt arrived, 1 any error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@
 /* Registers of the device. */
 enum { RAISE = 0x00, LOWER = 0x08, YIELD = 0x10, WRONG = 0x20, RAISE_FIQ = 0x28, LOWER_FIQ = 0x30 };
 
-/* x19 the device, x20 the counters (IRQs of vCPU 0 and 1, FIQs of both, SGIs), x21 how often, x22 which vCPU. */
+/* x19 the device, x20 the counters (IRQs of vCPU 0 and 1, FIQs of both, SGIs), x21 COUNT, x22 the vCPU. */
 __asm__(
 	".pushsection .rodata\n"
 	".balign 2048\n"
@@ -48,7 +48,7 @@ __asm__(
 	"wrong:\n"
 	"	str	w0, [x19, #0x20]\n"
 	"	b	wrong\n"
-	/* An IRQ: with a controller it says which, without one the device is asked to take its line away. */
+	/* An IRQ: with a controller it is acknowledged, without one the device must lower its line. */
 	"interrupt:\n"
 	"	cbnz	x23, 1f\n"
 	"	strh	w21, [x19, #0x08]\n"
@@ -78,7 +78,7 @@ __asm__(
 	"	add	x0, x0, #1\n"
 	"	str	x0, [x1, x22, lsl #3]\n"
 	"	eret\n"
-	/* What is pending ends WFI though it is masked; then it is taken. */
+	/* A pending interrupt ends WFI even if it is masked; then it is taken. */
 	"await:\n" /* until the counter at x2 is x3 */
 	"	ldr	x0, [x2]\n"
 	"	cmp	x0, x3\n"
@@ -99,7 +99,7 @@ __asm__(
 	"	and	x22, x22, #0xff\n"
 	"	isb\n"
 	"	ret\n"
-	/* The controller's part for this vCPU: redistributor and CPU interface (Arm IHI 0069). */
+	/* This vCPU's part of the controller: redistributor and CPU interface (Arm IHI 0069). */
 	"own_interrupts:\n"
 	"	mov	x23, #1\n"
 	"	mov	x10, #0x080a0000\n"
@@ -161,7 +161,7 @@ __asm__(
 	"	movk	x0, #8\n" /* SYSTEM_OFF */
 	"	hvc	#0\n"
 	"	b	wrong\n"
-	/* vCPU 1: an SGI to vCPU 0, until it was taken, and again. */
+	/* vCPU 1: send an SGI to vCPU 0, wait until it was taken, repeat. */
 	"second:\n"
 	"	mov	x21, x0\n"
 	"	bl	common\n"
@@ -271,7 +271,10 @@ static void access_device(int vcpu)
 	}
 }
 
-/* Complete an access without running the guest: the registers are as behind it then (KVM API 5, immediate_exit). */
+/*
+ * Complete an access without running the guest: the registers then have the values after it (KVM API 5,
+ * immediate_exit).
+ */
 static void complete(int vcpu)
 {
 	uint64_t pc = get_register(vcpu, REG_PC);

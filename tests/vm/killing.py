@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill live campaigns again and again, any process at any moment, and look for all that they had found.
+"""Kill live campaigns repeatedly, any process at any time, and check that no finding is lost.
 
     python -m tests.vm.killing --kills 200
 
-A worker counts a finding in its statistics, which outlive it, before it writes it to the database.  So of all that it
-counted only the last one may be missing there; and whatever was once in the database must stay, with its texts.
+A worker counts a finding in its statistics, which outlive it, before it writes it to the database.  So only the last
+counted finding may be missing in the database; and a finding that was once in the database must stay, with its texts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def gone(pids: set[int]) -> bool:
-    """Tell whether none of the processes is there any more; the last ones may take a moment."""
+    """Whether none of the processes exists any more; waits a moment for the last ones."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         if not any(_lives(pid) for pid in pids):
@@ -66,12 +66,12 @@ def _lives(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-    return state not in "ZX"  # a zombie waits for the machine's init, not for us
+    return state not in "ZX"  # a zombie waits for its parent
 
 
 @dataclass
 class Tally:
-    """What was done, and what was found to be wrong."""
+    """The number of kills, and the errors that were found."""
 
     kills: Counter[str] = field(default_factory=Counter)
     campaigns: int = 0
@@ -84,14 +84,14 @@ class Tally:
 
 @dataclass
 class Place:
-    """A campaign's directory, and what was once in it."""
+    """A campaign's directory, and its earlier content."""
 
     out: Path
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     corpus: int = 0
 
     def look(self, tally: Tally) -> None:
-        """Compare the database with what it had before, and remember what it has now."""
+        """Compare the database with its earlier content, and keep its present content."""
         if not (self.out / FILE).exists():
             return
         database = Database(default_url(self.out))
@@ -106,7 +106,7 @@ class Place:
         self.counts = now
 
     def look_whole(self, tally: Tally) -> None:
-        """Look at a directory that nobody uses: database, texts, statistics of those who died, corpus."""
+        """Check a directory without a running campaign: database, texts, statistics of dead workers, corpus."""
         self.look(tally)
         if not self.counts:
             return
@@ -132,13 +132,13 @@ class Place:
 
 
 def start(out: Path, seed: int, seconds: int, *more: str) -> subprocess.Popen[str]:
-    """Start a campaign, or go on with one."""
+    """Start a campaign, or continue one."""
     argv = [*COMMAND, "--out", str(out), "--seed", str(seed), "--seconds", str(seconds), *more]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def victims(pid: int) -> dict[str, list[int]]:
-    """Return the processes of a campaign by what they are."""
+    """Return the processes of a campaign by their kind."""
     found: dict[str, list[int]] = {PARENT: [pid], WORKER: [], QEMU: []}
     for child, line in descendants(pid):
         if line.startswith("qemu-system"):
@@ -149,14 +149,14 @@ def victims(pid: int) -> dict[str, list[int]]:
 
 
 def one_campaign(place: Place, kills: int, rng: random.Random, tally: Tally) -> None:
-    """Start a campaign and kill in it; the last of the kills is the campaign itself."""
+    """Start a campaign and kill its processes; the last kill is the campaign itself."""
     tally.campaigns += 1
     tally.resumed += bool(place.counts)
     with start(place.out, rng.randrange(1 << 32), 100_000) as campaign:
         everyone = {campaign.pid}
         for left in range(kills, 0, -1):
             time.sleep(rng.uniform(0.1, 6.0))
-            if campaign.poll() is not None:  # too many of its machines were killed as they booted
+            if campaign.poll() is not None:  # too many of its machines were killed during boot
                 tally.gave_up += 1
                 if campaign.returncode != GAVE_UP:
                     tally.wrong.append(f"the campaign ended by itself with {campaign.returncode}")
@@ -172,12 +172,12 @@ def one_campaign(place: Place, kills: int, rng: random.Random, tally: Tally) -> 
         campaign.kill()
         campaign.communicate(timeout=30)
     if not gone(everyone):
-        tally.wrong.append("a process was left behind")
+        tally.wrong.append("a process still exists")
     place.look_whole(tally)
 
 
 def end_in_order(place: Place, tally: Tally) -> None:
-    """Go on with a directory once more, to its end: it is taken up, and the summary knows the findings."""
+    """Continue a directory's campaign to its end: the directory is usable, and the summary has the findings."""
     with start(place.out, 1, 3, "--json") as campaign:
         output, _ = campaign.communicate(timeout=120)
     if campaign.returncode not in (0, 1):
@@ -191,7 +191,7 @@ def end_in_order(place: Place, tally: Tally) -> None:
 
 
 def run(kills: int, directories: int, root: Path, seed: int, say: Callable[[str], None]) -> Tally:
-    """Kill so often, in campaigns on so many directories; return what came of it."""
+    """Kill processes of campaigns on several directories; return the tally."""
     rng, tally = random.Random(seed), Tally()
     for number in range(directories):
         place = Place(root / f"campaign-{number}")
@@ -207,7 +207,7 @@ def run(kills: int, directories: int, root: Path, seed: int, say: Callable[[str]
 
 
 def main() -> int:
-    """Do what the command line says; print what came of it as JSON."""
+    """Run with the command line's options; print the tally as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm.killing", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="(200)")
     parser.add_argument("--directories", type=int, default=8, metavar="N", help="campaigns' directories (8)")

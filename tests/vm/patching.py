@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change one instruction of a kernel image, found by its neighbours."""
+"""Change one instruction of a kernel image, which is found by its neighbouring instructions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def ldp(rt: int, rt2: int, rn: int, offset: int) -> int:
 
 @dataclass(frozen=True)
 class Patch:
-    """Replace word ``at`` of a run of consecutive instructions, wherever the run occurs, by ``new``.
+    """Replace word ``at`` of a sequence of instructions by ``new``, at each place of the sequence.
 
-    ``registers`` are those that come out wrong; ``also`` names what else shows it at the same exit.  Where the change
-    makes the guest jump over an instruction (``jumps``), that may have set any register before the next exit.
+    ``registers`` get wrong values; ``also`` names further divergences at the same exit.  If the change makes the guest
+    skip an instruction (``jumps``), that may have set any register before the next exit.
     """
 
     what: str
@@ -35,7 +35,7 @@ class Patch:
 
 
 def apply(image: bytes, patch: Patch) -> tuple[bytes, int]:
-    """Return the patched image and how many places it was patched in."""
+    """Return the patched image and the number of patched places."""
     needle = struct.pack(f"<{len(patch.run)}I", *patch.run)
     words = list(patch.run)
     words[patch.at] = patch.new
@@ -43,13 +43,14 @@ def apply(image: bytes, patch: Patch) -> tuple[bytes, int]:
 
 
 # arch/arm64/kvm/hyp/entry.S __guest_exit, in its nVHE and its VHE build.  x1 points to the guest's kvm_cpu_context,
-# whose x0 is at offset 0; x0 and x1 themselves come from the stack.
+# whose x0 is at offset 0; x0 and x1 themselves are loaded from the stack.
 _POP_X2_X3 = 0xA8C1_0FE2  # ldp x2, x3, [sp], #16
 _EXIT = (_POP_X2_X3, stp(2, 3, 1, 0), *(stp(i, i + 1, 1, 8 * i) for i in (4, 6, 8, 10, 12, 14, 16)))
 # __guest_enter, right after restore_sp_el0; x29 points to the context.
 _MSR_SP_EL0_X0 = 0xD518_4100
 _ENTER = (_MSR_SP_EL0_X0, *(ldp(i, i + 1, 29, 8 * i) for i in (0, 2, 4, 6, 8, 10, 12, 14, 16)))
-# save_callee_saved_regs and save_sp_el0 behind it; __guest_enter saves the host's in the same words, but not x16, x17.
+# save_callee_saved_regs, then save_sp_el0; __guest_enter saves the host's registers with the same words, but not x16,
+# x17.
 _STR_X18 = 0xF900_4832  # str x18, [x1, #144]
 _MRS_X2_SP_EL0 = 0xD538_4102
 _MRS_X2_TPIDR_EL0 = 0xD53B_D042
@@ -73,8 +74,8 @@ PATCHES: tuple[Patch, ...] = (
     Patch("x8 and x9 are swapped on the way in", _ENTER, 5, ldp(9, 8, 29, 64), ("x8", "x9")),
     Patch("sp_el0 is saved from tpidr_el0", _EXIT_SP, 8, _MRS_X2_TPIDR_EL0, ("sp_el0",)),
     Patch("far_el2 is saved from hpfar_el2", _FAULT, 2, stp(3, 3, 1, 8), ("far_el2",)),
-    # An HVC that is jumped over shows in the syndrome: from there nothing else can have trapped.  At EL0 the guest
-    # takes exceptions by itself, with the wrong return address, unless an interrupt comes first.  On its way to
-    # userspace KVM moves PC on in memory.
+    # A skipped HVC is visible in the syndrome: no other instruction there can have trapped.  At EL0 the guest takes
+    # exceptions itself, with the wrong return address, unless an interrupt is taken first.  On a return to userspace
+    # KVM advances PC in memory.
     Patch("PC moves on by 8", _SKIP, 2, _ADD_X0_8, ("pc", "esr_el2"), _MOVED, jumps=True),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios whose guests never get on, each in its own way, and one whose guest leaves its code."""
+"""Scenarios whose guests make no progress, for different reasons, and one whose guest leaves its code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ wfi
 )
 ROUND = parse(
     b"""shadowfuzz-scenario 1
-about The guest goes back to its first instruction for ever.
+about The guest branches back to its first instruction without end.
 reg x20 0x40000000
 hvc 0x0
 br x20

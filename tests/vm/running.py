@@ -33,7 +33,7 @@ CATALOGUE = Catalogue.load(CORPUS / "known", "spec")
 
 
 def scenarios(folder: str) -> Mapping[str, Scenario]:
-    """The scenarios of a folder of the corpus, by name."""
+    """Return the scenarios of a folder of the corpus, by name."""
     return {path.stem: load(path) for path in sorted((CORPUS / folder).glob("*.scn"))}
 
 
@@ -42,13 +42,13 @@ REGRESSIONS = scenarios("regressions")
 
 
 def two_at_a_time(jobs: Iterable[Callable[[], T]]) -> list[T]:
-    """Do the jobs; a machine dies with the thread that started it, so each is booted and left inside its job."""
+    """Run the jobs; a machine is killed with the thread that started it, so each is booted and ended inside its job."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda job: job(), jobs))
 
 
 def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
-    """The scenarios that a target has the VMs for."""
+    """Return the scenarios whose VMs a target supports."""
     config = load_config(target)
     protected = has_protected_vms(config.mode, prepare(config).kernel_release)
     return {name: scenario for name, scenario in what.items() if protected or not needs_protected(scenario)}
@@ -56,7 +56,7 @@ def runnable(target: str, what: Mapping[str, Scenario]) -> dict[str, Scenario]:
 
 @contextmanager
 def booted(target: str, kernel: Path | None = None) -> Iterator[Executor]:
-    """A machine of a target that runs, a ``kernel`` of one's own if there is one; with EL2's copies if it has any."""
+    """Yield a running machine of a target, with another ``kernel`` if given, and with hyp copies if it has any."""
     config = load_config(target)
     prepared = prepare(config, kernel=kernel)
     with boot(config, prepared, hyp_copy=choose_copy(None, config, prepared, quiet)) as executor:
@@ -71,7 +71,7 @@ def check_all(
     fresh_vm: bool,
     exercise: Exercise | None = None,
 ) -> dict[str, CheckResult]:
-    """Run and check scenarios on a machine that runs, those that it can run; ``exercise`` counts what they did."""
+    """Run and check the supported scenarios on a running machine; ``exercise`` counts their coverage."""
     cpu, errata = cpu_model(load_config(target).cpu), errata_of(load_regressions(KEPT), target)
     results = {}
     for name, scenario in runnable(target, what).items():
@@ -85,12 +85,12 @@ def check_all(
 def run_all(
     target: str, what: Mapping[str, Scenario], *, kernel: Path | None = None, exercise: Exercise | None = None
 ) -> dict[str, CheckResult]:
-    """Boot a target, then run and check scenarios, each in a VM made for it."""
+    """Boot a target, then run and check scenarios, each in a new VM."""
     with booted(target, kernel) as executor:
         return check_all(target, what, executor, fresh_vm=True, exercise=exercise)
 
 
 def findings(checked: CheckResult) -> set[str]:
-    """The names of what is unexplained, numbers of general-purpose registers folded."""
+    """Return the names of unexplained divergences, with general-purpose registers as xN."""
     folded = (signature(divergence)[:2] for divergence in checked.unexplained)
     return {f"{relation}.{register}" if register else relation for relation, register in folded}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A small VMM that does what KVM's selftests do: RAM at address 0, stores that KVM takes itself above 1 GiB (coalesced
- * MMIO), calls that userspace decides about, and a vCPU that has an external abort before it ever ran.
+ * A small VMM with features of KVM's selftests: RAM at address 0, stores above 1 GiB that KVM handles itself (coalesced
+ * MMIO), calls that userspace filters, and a vCPU with an external abort before its first run.
  *
- * Exit status: 0 everything came as it should, else the step that did not.
+ * Exit status: 0 all steps succeeded, else the number of the failed step.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +21,12 @@
 #define TAKEN 0x80000000ul /* by KVM */
 #define DEVICE 0xc0000000ul
 #define STORES 80 /* up to 6.11 there is room for 85 (coalesced_mmio_has_room in virt/kvm/coalesced_mmio.c) */
-#define FUNCTION 0xc600ff00ul /* of the vendor's range, and nobody's */
+#define FUNCTION 0xc600ff00ul /* in the vendor's range, not assigned */
 #define CORE_REG(slot) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | (slot) * 2)
 #define REG_PC CORE_REG(32)
 #define REG_VBAR ARM64_SYS_REG(3, 0, 12, 0, 0)
 
-/* x19 data, x20 what KVM takes, x21 the device, x22 a counter, x23 a function. */
+/* x19 data, x20 the coalesced MMIO zone, x21 the device, x22 a counter, x23 a function. */
 __asm__(
 	".pushsection .rodata\n"
 	".balign 2048\n"
@@ -45,7 +45,7 @@ __asm__(
 	"	hvc	#0\n"
 	"	str	x0, [x21]\n"
 	"	.balign 2048\n"
-	"	.fill	128, 4, 0xd503201f\n" /* current EL with SP_EL0: nothing comes there */
+	"	.fill	128, 4, 0xd503201f\n" /* current EL with SP_EL0: not used */
 	"	str	x30, [x21, #8]\n" /* current EL with SP_ELx, synchronous */
 	"	.balign 2048\n"
 	"guest_end:\n"
@@ -85,7 +85,10 @@ static int runs_until(int vcpu, struct kvm_run *run, uint32_t reason)
 
 static int filter(void)
 {
-	/* struct kvm_smccc_filter, which headers of 6.1 do not have: from, how many, KVM_SMCCC_FILTER_FWD_TO_USER. */
+	/*
+	 * struct kvm_smccc_filter, which headers of 6.1 do not have: first function, count,
+	 * KVM_SMCCC_FILTER_FWD_TO_USER.
+	 */
 	struct { uint32_t base, count; uint8_t action, pad[15]; } filter = { .base = FUNCTION, .count = 1, .action = 2 };
 	/* KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER */
 	struct kvm_device_attr attr = { .group = 0, .attr = 0, .addr = (uint64_t)(unsigned long)&filter };
@@ -113,7 +116,7 @@ int main(void)
 		return 2;
 	filters = filter();
 	run = new_vcpu(0, &vcpu);
-	other_run = new_vcpu(1, &other); /* pKVM takes no vCPU behind the VM's first run */
+	other_run = new_vcpu(1, &other); /* pKVM rejects a new vCPU after the VM's first run */
 	if (!run || !other_run || !runs_until(vcpu, run, KVM_EXIT_SYSTEM_EVENT))
 		return 3;
 	set(vcpu, CORE_REG(0), -1); /* denied */

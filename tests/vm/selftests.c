@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* PID 1 of a machine: run every program in /programs, one after the other, print for each how it ended, power off. */
+/* PID 1 of a machine: run every program in /programs sequentially, print the status of each, power off. */
 #include <dirent.h>
 #include <stdio.h>
 #include <sys/mount.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two releases side by side: a campaign, and a difference that no row explains, from the run to the report."""
+"""Comparison of two releases: a campaign, and a difference that no row explains, from the run to the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, OTHER_TRACE, TRACE, Store
-from fuzz.store.kept_findings import find
+from fuzz.store.kept_findings import find_finding
 from fuzz.targets.observation import signatures, texts_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
@@ -31,13 +31,13 @@ SIGNATURE = "against.entry.esr_el1/IABT_LOW"
 
 def test_a_campaign_on_two_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["fuzz", "--target", ONE, "--against", OTHER, "--seconds", "5", "--jobs", "1", "--seed", "1", "--json"]
-    assert main([*command, "--out", str(tmp_path)]) == 1  # what each of them shows against the model
+    assert main([*command, "--out", str(tmp_path)]) == 1  # divergences of each of them from the model
     summary = json.loads(capsys.readouterr().out)
     assert summary["against"][0] == OTHER and summary["lost_vms"] == summary["internal_errors"] == 0
     assert summary["relations"]["against"] > 100 and summary["relations"]["save"] > 100
     assert summary["known_by_entry"]["csselr-in-memory"]
     shown = {word for finding in summary["findings"] for word in finding["replay"].split()}
-    assert {ONE, OTHER} <= shown  # each finding is replayed where it was seen
+    assert {ONE, OTHER} <= shown  # each finding is replayed on its target
 
 
 def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_what_no_row_explains_is_a_finding_of_the_pair(tmp_path: Path, monkeypat
         Store(database, FINDINGS).add(finding, scenario, texts_of(seen))
         assert triage(database, targets, TriagePlan(2), print) == 1
     monkeypatch.setattr("fuzz.store.kept_findings.load_changes", lambda _: rows)
-    story = find(database, finding.id)
+    story = find_finding(database, finding.id)
     assert (story.verdict.name, story.kept.finding.fresh_vm) == ("unexplained", Tries(2, 2))
     assert story.kept.scenario is not None and len(story.kept.scenario.steps) <= len(scenario.steps)
     assert story.title.endswith(f"0xffffffff86000010 on {ONE}, 0x86000010 on {OTHER}")

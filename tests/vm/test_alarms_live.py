@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real complaints of real kernels: a WARN of KVM that a recorded program meets, and a taint that a scenario causes.
+"""Real alarms of real kernels: a WARN of KVM that a recorded program causes, and a taint that a scenario causes.
 
-No stock target is known on which a scenario meets a WARN.  So the path of scenarios is tried with a line of the log
-that KVM prints once a boot, when the first protected VM is made: "tainting kernel".  It is meant to be there, so that
-:data:`harness.vm.alarms.INTENDED` has it; these tests take that row away.
+No stock target is known on which a scenario causes a WARN.  So alarms of scenarios are tested with a line that KVM
+prints once in each boot, when the first protected VM is created: "tainting kernel".  The line is expected, so
+:data:`harness.vm.alarms.INTENDED` has it; these tests remove that row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.vm.kernels.fetch import load_kernels
 PROTECTED = "kvm-7.3-protected"
 WARNS = "7.2.6"
 UNMAPS = "6.18.15"
-"""A kernel that WARNs in protected mode of an ioctl that no VM has; 7.2.9 and later do not."""
+"""A kernel that WARNs in protected mode for an unknown ioctl of a VM; 7.2.9 and later do not."""
 SEED = PROJECT / "corpus" / "seeds" / "protected_vm.scn"
 WORDS = "kvm: protected VMs are experimental and for development only, tainting kernel"
 
@@ -83,7 +83,7 @@ def test_a_scenario_that_makes_kvm_shift_by_garbage(
 
 @pytest.mark.timeout(180)
 def test_an_assertion_of_kvm_about_a_forged_exit_is_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where older kernels have a BUG (corpus/crashes/expected.toml), newer ones have a WARN and inject UNDEFINED."""
+    """Older kernels have a BUG here (corpus/crashes/expected.toml); newer ones have a WARN and inject UNDEFINED."""
     scenario = CRASHES.with_name("forged_mpidr_read.scn")
     assert main(["replay", str(scenario), "--target", "kvm-7.3-nvhe", "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)["targets"][0]["runs"]
@@ -105,7 +105,7 @@ def test_replay_shows_the_alarm_where_it_is_and_the_intended_one_nowhere(
     assert main(argv) == 1
     loud = json.loads(capsys.readouterr().out)["targets"][0]
     first, second = (run["alarms"] for run in loud["runs"])
-    assert [alarm["words"] for alarm in first] == [WORDS] and second == [], "once a boot"
+    assert [alarm["words"] for alarm in first] == [WORDS] and second == [], "once in each boot"
     assert loud["totals"]["unexplained"] == 0
 
 

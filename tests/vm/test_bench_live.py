@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A short benchmark on real KVM: every mode runs, nothing is left behind.  No timing is asserted."""
+"""A short benchmark on real KVM: every mode runs, and no process remains.  No timing is asserted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each changed instruction of tests/vm/changes.py is noticed, in the registers that it handles, by its own seeds.
+"""Each changed instruction of tests/vm/changes.py is detected, in the registers that it handles, by its seeds.
 
-The stock kernel is clean on the seeds, and shows in regressions what expected.toml lists (test_corpus_live): only what
-is beyond that counts here.  tools/changed_instructions.py fuzzes each of them for up to a minute.
+The stock kernel is clean on the seeds, and in regressions shows the divergences of expected.toml (test_corpus_live):
+only further divergences count here.  tools/changed_instructions.py fuzzes each of them for up to a minute.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def symbols(stock: Path) -> Symbols:
 
 
 def _known(name: str) -> set[str]:
-    """What the stock kernel shows in a scenario."""
+    """Return the divergences of the stock kernel in a scenario."""
     rows = (row for row in EXPECTED if DEFAULT_TARGET in row.targets and name in row.scenarios)
     return {divergence for row in rows for divergence in row.divergences}
 
@@ -58,7 +58,7 @@ def shown(stock: Path, symbols: Symbols, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
-def test_it_is_noticed_where_it_is(shown: Mapping[str, set[str]], change: Change) -> None:
+def test_the_change_is_detected_in_its_registers(shown: Mapping[str, set[str]], change: Change) -> None:
     assert change.shows <= shown[change.name]
 
 

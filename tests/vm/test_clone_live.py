@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copy-on-write clones of a real machine: they run what a booted one runs, and leave the template as it was."""
+"""Copy-on-write clones of a real machine: they run scenarios like a booted one, and do not change the template."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_clones_run_what_a_booted_machine_runs(prepared: PreparedTarget, tmp_pat
     with boot(CONFIG, prepared, clones=clones) as one:
         (entry,) = clones.cache.entries(KIND)
         before = digest(entry.path / "ram"), digest(entry.path / "mailbox")
-        assert one.exits == 0, "nobody used it before"
+        assert one.exits == 0, "no earlier use"
         first = {name: findings(c) for name, c in check_all(CONFIG.name, SCENARIOS, one, fresh_vm=True).items()}
         start = time.monotonic()
         with boot(CONFIG, prepared, clones=clones) as other:  # two at once, from the same files
@@ -52,7 +52,7 @@ def test_clones_run_what_a_booted_machine_runs(prepared: PreparedTarget, tmp_pat
     assert first == second == expected
     assert (digest(entry.path / "ram"), digest(entry.path / "mailbox")) == before
     assert len(said) == 1 and "booting a template" in said[0]
-    assert took < 5, "a clone is no boot"
+    assert took < 5, "a clone does not boot"
 
 
 def test_a_damaged_template_is_replaced_by_a_boot(prepared: PreparedTarget, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What corpus/reach.json says of the contract's rules is so: the scenarios that it names exercise them in a VM."""
+"""The scenarios that corpus/reach.json names exercise the contract's rules in a VM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.vm.config import DEFAULT_TARGET, load_config
 from tests.vm.running import CATALOGUE, CORPUS, booted
 
 BY_CHANCE = frozenset({"irq"})
-"""Rules about what comes when it likes: an interrupt of the host."""
+"""Rules about asynchronous events: an interrupt of the host."""
 
 
 def test_the_named_scenarios_exercise_their_rules() -> None:

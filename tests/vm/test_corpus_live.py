@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The corpus on every target: seeds are clean, regressions show what they were kept for and nothing else.
+"""The corpus on every target: seeds are clean, regressions show their findings and nothing else.
 
-This is what a campaign rests on: if a seed had an unexplained divergence, every input made from it would; if a
-regression lost its finding, or the same scenario gave another result the second time, no finding could be believed.
+Campaigns depend on this: if a seed had an unexplained divergence, every mutant of it would; if a regression lost its
+finding, or the same scenario gave another result the second time, no finding would be reliable.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ Results = Mapping[str, CheckResult]
 EVERYTHING = {**SEEDS, **REGRESSIONS}
 FINDINGS = load_regressions(CORPUS / "regressions" / "expected.toml")
 
-# What these return is random, the time, or (in 6.1, of a CPU interface that the VM has not) what another VM left.
+# These return random numbers, the time, or (in 6.1, for a CPU interface that the VM does not have) values of another
+# VM.
 NOT_THE_SAME_TWICE = frozenset(
     {"smccc_trng", "smccc_trng_rnd", "smccc_vendor"}
     | {"contract_calls_smccc", "contract_sysregs_timer_read", "contract_sysregs_gic_read"}
@@ -51,7 +52,7 @@ NOT_THE_SAME_TWICE = frozenset(
 
 
 def _several_times(target: str) -> tuple[Results, Results, Results]:
-    """Everything in VMs of its own, then twice in one VM, in another order each time."""
+    """Return runs in separate VMs, then twice in one VM, in another order each time."""
     with booted(target) as executor:
         first = check_all(target, EVERYTHING, executor, fresh_vm=True)
         again = [
@@ -68,7 +69,7 @@ def several_times() -> tuple[Results, Results, Results]:
 
 @pytest.fixture(scope="module")
 def exercised() -> Mapping[str, Exercise]:
-    """What the runs of ``corpus`` exercised, once they are done."""
+    """Return the coverage of the runs of ``corpus``, after they are done."""
     return {name: Exercise() for name in list_configs()}
 
 
@@ -83,7 +84,7 @@ def _rows(target: str, scenario: str) -> list[Regression]:
 
 
 def _shown(checked: CheckResult, *, interrupted: bool = False) -> dict[str, list[Divergence]]:
-    """What is unexplained, by signature; at an interrupt anything may show that shows elsewhere."""
+    """Return unexplained divergences, by signature; at an interrupt any divergence of another exit can occur."""
     shown: dict[str, list[Divergence]] = {}
     for divergence in checked.unexplained:
         if interrupted or divergence.exit_class != "IRQ":
@@ -107,14 +108,14 @@ def test_every_scenario_is_compared_in_every_relation(corpus: Mapping[str, Resul
         assert sum(checked.exits.values()) > 0
         assert checked.relations["switch"] > 0
         total.update(checked.exits)
-    # IRQ comes when it likes; the others are what scenario steps are made of.
+    # IRQ is asynchronous; the others are exits of scenario steps.
     real = {name for name in total if not name.startswith("forged:")}
     assert real - {"IRQ"} == {*GUEST_EXITS, *DEBUG_EXITS}
 
 
 @pytest.mark.parametrize("target", list_configs())
 def test_regressions_show_their_findings_and_nothing_else(corpus: Mapping[str, Results], target: str) -> None:
-    """Some of each finding that names the scenario on this target, and nothing of any other."""
+    """At least one divergence of each finding that names the scenario on this target, and none of any other."""
     for name in runnable(target, REGRESSIONS):
         checked, rows = corpus[target][name], _rows(target, name)
         shown = _shown(checked)
@@ -123,7 +124,7 @@ def test_regressions_show_their_findings_and_nothing_else(corpus: Mapping[str, R
             assert all(any(row.shows(text, [difference(d)]) for row in rows) for d in members), (name, text)
             errata = {SHARED.get(row.id, row.id) for row in rows}
             determined = [d.cause for d in members if d.cause]
-            # Other errata of the target may have their part in it.
+            # Other errata of the target may contribute.
             assert all(errata & {*causes(cause)} and not is_new(cause) for cause in determined), (name, text)
         for row in rows:
             everywhere = _shown(checked, interrupted=True)
@@ -143,7 +144,7 @@ def test_each_signature_of_a_finding_is_shown_on_each_of_its_targets(
 
 
 def test_what_mails_and_programs_show_is_shown(corpus: Mapping[str, Results]) -> None:
-    """``corpus/regressions/shown.json``, of the findings that a target of the project's has."""
+    """``corpus/regressions/shown.json``, for the findings of the project's targets."""
     stored = load_shown(SHOWN, REGRESSIONS.__getitem__)
     for row in FINDINGS:
         shown = stored[row.id]
@@ -162,7 +163,7 @@ def test_expected_toml_names_what_there_is() -> None:
 
 
 def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
-    """An entry that explains nothing in the corpus, nor in what programs of others do, is untested or not needed."""
+    """An entry that explains nothing in the corpus, nor in recorded programs, is untested or not needed."""
     used = {j.known.id for results in corpus.values() for c in results.values() for j in c.judged if j.known}
     for path in sorted((PROJECT / "tests" / "golden" / "selftests").glob("*.trace")):
         used |= set(check_file(path, ("spec",), lambda line: None).tally.known)
@@ -173,21 +174,21 @@ def test_every_known_entry_is_used(corpus: Mapping[str, Results]) -> None:
 def test_each_step_is_exercised_and_judged(
     corpus: Mapping[str, Results], exercised: Mapping[str, Exercise], target: str
 ) -> None:
-    """Every kind of step, in each place that a row of harness/coverage/reachable_exits.py calls possible, but for those
-    with a reason."""
+    """Every kind of step, at each place that harness/coverage/reachable_exits.py calls possible, except those with a
+    reason."""
     found = exercised[target]
     assert {kind.keyword for kind in STEP_KINDS} <= {place.step for place in found.reached}
     assert {p for p in possible() if p not in found.reached and unreached_reason(p, target) is None} == set()
     for kind in STEP_KINDS:
         judged = {r for p, rs in found.judged.items() if p.step == kind.keyword for r, j in rs.items() if j.whole}
-        assert judged, f"{kind.keyword}: no relation ever judged it as a whole"
+        assert judged, f"{kind.keyword}: no relation ever compared it completely"
 
 
 def _judged(checked: CheckResult) -> frozenset[tuple[object, ...]]:
-    """What was found, wherever in the trace and however often.
+    """Return the found divergences, independent of their place and number.
 
-    An interrupt moves what comes behind it, and what an access traps for may trap once more then.  ``save.reveal`` is
-    there at every exit, and a first touch may fault once more.
+    An interrupt moves later events, and a trapped access may trap once more.  ``save.reveal`` occurs at every exit, and
+    a first access may fault once more.
     """
     return frozenset(
         (d.name, d.expected, d.observed, d.exit_class, d.step, d.helper, j.known.id if j.known else None)
@@ -201,9 +202,10 @@ TRIES = 8
 
 
 def _mostly(name: str, first: frozenset[tuple[object, ...]]) -> bool:
-    """Whether a scenario shows the same nearly always.
+    """Whether a scenario nearly always shows the same divergences.
 
-    An interrupt of the host's may make KVM load the vCPU anew, and what it traps until a first access traps again then.
+    An interrupt of the host may make KVM load the vCPU again, and registers that trap until a first access trap again
+    then.
     """
     scenario = {name: EVERYTHING[name]}
     with booted(DEFAULT_TARGET) as executor:
@@ -212,8 +214,10 @@ def _mostly(name: str, first: frozenset[tuple[object, ...]]) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERYTHING) - NOT_THE_SAME_TWICE))
-def test_the_same_again(corpus: Mapping[str, Results], several_times: tuple[Results, ...], name: str) -> None:
-    """In a VM used before, whatever ran in it before, and on another boot."""
+def test_equal_results_in_a_used_vm(
+    corpus: Mapping[str, Results], several_times: tuple[Results, ...], name: str
+) -> None:
+    """In a VM that was used before, with any earlier scenario, and on another boot."""
     if name not in corpus[DEFAULT_TARGET]:
         pytest.skip("the default target has no protected VM")
     runs = (corpus[DEFAULT_TARGET], *several_times)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin in a real QEMU: which of KVM's functions a scenario reaches, by name."""
+"""The plugin in a real QEMU: the functions of KVM that a scenario reaches, by name."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_a_scenario_reaches_its_handler_and_no_other(target: str) -> None:
     plugin = coverage.plugin()
     entered, parts = {}, set()
     with boot(config, prepared, plugin=plugin) as executor:
-        assert not plugin.map.reached().edges  # nothing of how the machine booted
+        assert not plugin.map.reached().edges  # the boot is not counted
         for name, scenario in (("mmio", MMIO), ("hvc", HVC), ("mmio again", MMIO)):
-            for _ in range(5):  # a machine that has to wait for its CPU may give a scenario up
+            for _ in range(5):  # a machine that waits for a CPU may abort a scenario
                 if executor.run(scenario, fresh_vm=False).status == "ok":
                     break
             found = [(coverage.text.find(block), block) for _, block in plugin.map.reached().edges]
@@ -101,5 +101,5 @@ def test_a_campaign_is_guided_by_what_kvm_executes(tmp_path: Path) -> None:
     assert outcome.failure == ""
     log = "".join(path.read_text(errors="replace") for path in (tmp_path / "run").glob("*.log"))
     assert "Loaded 1 modules   (16384 inline 8-bit counters)" in log
-    # libFuzzer itself counts the edges that it saw: those of the map, but for the input that it was about to look at.
+    # libFuzzer counts the edges that it saw: those of the map, without the input that it was about to process.
     assert 500 < max(int(found) for found in re.findall(r"cov: (\d+)", log)) <= len(seen)

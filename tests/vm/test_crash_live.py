@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real ends of real machines: what is taken from them, and how they are told apart."""
+"""Real losses of real machines: the state that is read from them, and their classification."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from harness.findings.regressions import Regression, crash_text, load_regression
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.build.prepare import prepare
 from harness.vm.config import load_config
-from harness.vm.crash import Again, End, end_of, from_text
+from harness.vm.crash import End, Reproduction, end_of, from_text
 from harness.vm.postmortem import PostMortem
 from harness.vm.qemu import Qemu
 from harness.vm.target import boot, machine_of
 from tests.vm.crashing import BRANCH_TO_ITSELF, BRK, EL1, EL2, HARMLESS, UNDEFINED, crashing, load_of
 
 CASES = (
-    # target, function, its first word, kind, where the end says it was
+    # target, function, its first word, kind, the place in the report
     ("kvm-nvhe", EL1, BRK, "oops", f"{EL1}+0x0"),
     ("kvm-nvhe", EL1, BRANCH_TO_ITSELF, "hang", f"{EL1}+0x0"),
     ("kvm-nvhe", EL2, BRANCH_TO_ITSELF, "hang", f"{EL2}+0x0"),
-    # 6.1 names the place where it gives up, not the one that failed.
+    # 6.1 names the place of the panic, not the one that failed.
     ("kvm-nvhe", EL2, UNDEFINED, "el2-panic", "__kvm_nvhe___guest_exit_panic+0x0"),
     ("kvm-6.12-nvhe", EL2, UNDEFINED, "el2-panic", f"{EL2}+0x0"),
 )
@@ -65,7 +65,7 @@ def test_a_kernel_that_dies(target: str, function: str, word: int, kind: str, pl
     assert len(remains.registers) > 180 and remains.missing == ()
     assert {"pc", "x0", "x30", "sp", "cpsr", "ELR_EL1", "ELR_EL2", "HCR_EL2", "VTTBR_EL2"} <= set(remains.registers)
     assert remains.places["pc"]
-    if (kind, function) != ("hang", EL2):  # with a guest in the CPU, the vectors are somewhere else
+    if (kind, function) != ("hang", EL2):  # while a guest is loaded, the vectors are at another address
         assert remains.places["VBAR_EL2"].startswith("__kvm_nvhe_")
     if kind == "hang":
         assert sum(remains.samples.values()) == 9 and end.signature[-1] != place
@@ -109,7 +109,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     findings, stats = Store(database, FINDINGS), StatsWriter(tmp_path / "stats")
     worker = Worker(
         WorkerContext(
-            targets=targets.examined(dumps.place),
+            targets=targets.examined(dumps.new_path),
             count_coverage=lambda index: None,
             on_run=lambda: None,
             stats=stats,
@@ -130,7 +130,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
     kept, texts = findings.load(id_), findings.texts(id_)
     assert kept.signature == ("oops", "Internal error: BRK handler: N [#N] SMP", EL1)
     report = from_text(texts["crash.json"])
-    assert report.again == Again((3, 3), (0, 0), 0), "the load alone does it"
+    assert report.again == Reproduction((3, 3), (0, 0), 0), "the load alone reproduces it"
     assert len(report.remains.registers) > 180 and report.remains.dump is not None
     assert (tmp_path / report.remains.dump.path).read_bytes()[:12] == b"makedumpfile"
     assert findings.entry(id_).scenario == format_scenario(load_of(3)) and findings.count(id_) == 2
@@ -141,7 +141,7 @@ def test_a_worker_keeps_all_of_a_crash_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", load_regressions(CRASHES), ids=lambda row: row.id)
 def test_the_crashes_that_are_kept(row: Regression) -> None:
-    """On one target of each, a second or two."""
+    """On one target of each; a second or two."""
     target = row.targets[0]
     config = load_config(target)
     prepared = prepare(config)

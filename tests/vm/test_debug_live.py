@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that userspace debugs, on a machine: what is recorded of it, and that nothing of it is left behind."""
+"""A guest that userspace debugs, on a machine: its records, and that debugging ends with the scenario."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_each_entry_and_exit_has_its_debug_registers(machine: Executor) -> None:
         assert event.kind == EXIT or event.debugged == bool(points.values[0] & TDE)
 
 
-def test_steps_end_with_the_scenario_that_asked_for_them(machine: Executor) -> None:
+def test_debugging_ends_with_its_scenario(machine: Executor) -> None:
     stepped = run(machine, "hvc 0x0", "debug step", "breakpoint 0x0 0x40000008 any", "movz x1, 0x1", "movz x2, 0x2")
     told = [user for user in switches(stepped, USER) if user.code == EXIT_DEBUG]
     assert [user.values[32] for user in told][:2] == [CODE.base + 8, CODE.base + 8], "the step, then the breakpoint"
     after = run(machine, "movz x1, 0x1", "movz x2, 0x2", "hvc 0x0")
     assert not [user for user in switches(after, USER) if user.code == EXIT_DEBUG]
     assert not any(entry.debugged for entry in switches(after, ENTRY))
-    assert after.points == (), "nobody debugs: no cost"
+    assert after.points == (), "without debugging there is no cost"
 
 
 def test_an_instruction_with_a_breakpoint_is_done_once_that_is_gone(machine: Executor) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deterministic machines: the same scenarios give the same traces, byte for byte, whatever else the host does."""
+"""Deterministic machines: the same scenarios give the same traces, byte for byte, independent of the host's load."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def traces(target: str, clones: Clones | None = None) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-vhe"])
 def test_two_fresh_machines_record_the_same_bytes(target: str) -> None:
-    # Side by side, so that each runs at another speed than the last time.
+    # Concurrently, so that each runs at a different speed than before.
     one, other = two_at_a_time([lambda: traces(target), lambda: traces(target)])
     assert one == other
 
@@ -54,10 +54,10 @@ def test_clones_record_what_a_booted_machine_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-vhe"])
-def test_a_guest_that_never_gets_on_costs_no_machine(target: str) -> None:
-    """Where time is the number of instructions, one that executes none is interrupted from outside, always alike.
+def test_a_guest_without_progress_does_not_lose_the_machine(target: str) -> None:
+    """Time is the number of instructions, so a guest that executes none is interrupted from outside, always equally.
 
-    The clock after it may be a tick further: seen once in some thirty runs, on a machine that did much else.
+    The clock may be one tick later afterwards: observed once in thirty runs, on a busy machine.
     """
     config = load_config(target)
 

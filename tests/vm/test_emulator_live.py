@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another QEMU and other CPU models, for real: the same findings, and a verdict that is measured on them."""
+"""Another QEMU and other CPU models: the same findings, and a verdict that is measured on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
 from fuzz.triage import other_emulators
 from fuzz.triage.confirm import stages_of
-from fuzz.triage.other_emulators import EmulatorSweep, measure, queries_of
+from fuzz.triage.other_emulators import EmulatorSweep, measure_on_emulators, queries_of
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu, cpu_model
 from harness.findings.finding import Tries
@@ -35,7 +35,7 @@ PAN = parse(b"shadowfuzz-scenario 1\nabout A bit of PSTATE that Armv8.0 lacks.\n
 
 @pytest.fixture(scope="module")
 def other() -> Emulator:
-    """The QEMU of bookworm-backports, fetched by apt if it is not here."""
+    """The QEMU of bookworm-backports, fetched by apt if it is missing."""
     return obtain(Cache(default_root(os.environ)), OTHER)
 
 
@@ -58,14 +58,15 @@ def test_other_emulators_show_the_same_findings(other: Emulator) -> None:
 
 
 def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody had written down that a Cortex-A72 has no PSTATE.PAN: it goes away on a Neoverse N1, not on a QEMU."""
+    """Without the row that Cortex-A72 has no PSTATE.PAN: the divergence vanishes on Neoverse N1, not on another
+    QEMU."""
 
     def forgetful(name: str) -> Cpu:
         cpu = cpu_model(name)
         return replace(cpu, masks={index: mask for index, mask in cpu.masks.items() if index != exceptions.PSTATE})
 
     monkeypatch.setattr(prepared_side, "cpu_model", forgetful)
-    monkeypatch.setattr(other_emulators, "places", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
+    monkeypatch.setattr(other_emulators, "emulator_names", lambda *_: ("cortex-a57", "neoverse-n1", other.name))
     config = load_config(DEFAULT_TARGET)
     options = TargetOptions(DEFAULT_TARGET, "spec")
     with open_targets(options) as targets:
@@ -74,10 +75,10 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
         (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
         stages = stages_of(targets, PAN, (key,), 5, 3)[key]
         queries = queries_of(targets, PAN, (key,))
-    (places,) = measure(EmulatorSweep(config, options), queries, (), lambda line: None)
+    (places,) = measure_on_emulators(EmulatorSweep(config, options), queries, (), lambda line: None)
     same = {place.name: place.same for place in places}
     assert (same["neoverse-n1"], {tries.runs for tries in same.values()}) == (Tries(0, 10), {10})
-    # On a machine that does other things too, an interrupt may end a run early.
+    # On a busy machine an interrupt may end a run early.
     assert min(same["cortex-a57"].hits, same[other.name].hits) >= 8
     divergence = first_of(checked, key)
     assert divergence is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C programs of ``shadowfuzz findings export``, each PID 1 of a machine: they show the divergence by themselves."""
+"""The C programs of ``shadowfuzz findings export``, each as PID 1 of a machine: they show the divergence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Tries, difference, place_text
 from harness.report.export import c_program, reproducer
-from harness.report.finding_data import Kept, Story, tell
+from harness.report.finding_data import Kept, Story, build_story
 from harness.scenario.scenario import format_scenario, load, parse
 from harness.vm.config import PROJECT
 from tests.vm.bare import run_as_init
@@ -24,7 +24,7 @@ TARGET = "kvm-nvhe"
 NEVER = Tries(1, 1)
 
 CASES = (
-    # regression, what it shows
+    # regression, its divergence
     ("mmio_load_signed_byte_x", "host.xN/DABT_LOW"),
     ("fetch_outside_slots", "host.esr_el1/IABT_LOW"),
     ("reset_then_stale_completion", "host.pc/RESET"),
@@ -38,24 +38,26 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def targets() -> Iterator[PreparedTargets]:
-    """The target, to record on."""
+    """Yield the target to record on."""
     with open_targets(TargetOptions(TARGET, "spec")) as targets:
         yield targets
 
 
 def story(targets: PreparedTargets, name: str, wanted: str) -> Story:
-    """Record a regression and tell the story of one of its divergences."""
+    """Record a regression and return the story of one of its divergences."""
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
     seen = targets.run_and_check(scenario)
     trace, checked, side = seen.trace, seen.checked, targets.sides[0]
     (key,) = (key for key in signatures(checked) if place_text(key) == wanted)
     members = tuple(difference(d) for d in checked.unexplained if signature(d) == key)
     finding = Finding("divergence", key, targets.subject, members, len(members), NEVER, NEVER, "2026-01-01")
-    return tell(Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue, errata=side.errata)
+    return build_story(
+        Kept(finding, True, 1, "2026-01-01", scenario, trace, {}), side.cpu, side.catalogue, errata=side.errata
+    )
 
 
 def run_program(program: str, work: Path) -> str:
-    """Compile a C program, boot the target's kernel with it as PID 1, return what it printed."""
+    """Compile a C program, boot the target's kernel with it as PID 1, return its output."""
     source, binary = work / "repro.c", work / "repro"
     source.write_text(program)
     compiler = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, source]

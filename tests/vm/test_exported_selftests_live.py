@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs for the kernel's KVM selftests, built in its tree and run in targets: they fail where KVM has the bug.
+"""The programs for the kernel's KVM selftests, built in its tree and run in targets: they fail if KVM has the bug.
 
-``UPDATE_SHOWN=1 pytest tests/vm/test_exported_selftests_live.py -k keep`` runs every kept scenario and writes
-``corpus/regressions/shown.json`` anew; read the diff before a commit.
+``UPDATE_SHOWN=1 pytest tests/vm/test_exported_selftests_live.py -k keep`` runs every kept scenario and rewrites
+``corpus/regressions/shown.json``; read the diff before a commit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from fuzz.paths import ALARMS, KEPT, SHOWN
 from fuzz.targets.runner import run_to_end
-from fuzz.triage.handover import Seen, best_shown, kept_handover, program
+from fuzz.triage.handover import CheckedRun, best_shown, kept_handover, program
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError
 from harness.findings.check import check
@@ -36,11 +36,11 @@ FAILED, SKIPPED, PASSED = 254, 4, 0
 FINDINGS = load_regressions(KEPT)
 INIT = PROJECT / "tests" / "vm" / "selftests.c"
 LEAST = 6
-"""So many programs at least must fail on one kernel of TARGETS and pass on another."""
+"""Minimum number of programs that fail on one kernel of TARGETS and pass on another."""
 
 
 def _programs() -> dict[str, tuple[Regression, str]]:
-    """Every kept finding that has a program, and its text, by the name of the program's file."""
+    """Return every kept finding with a program, and its text, by the name of the program's file."""
     found = {}
     for row in (*FINDINGS, *load_regressions(ALARMS)):
         handover = kept_handover(row.id)
@@ -58,7 +58,7 @@ PROGRAMS = _programs()
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """All programs, compiled by the kernel's Makefile, and the init that runs them one after the other."""
+    """Return all programs, compiled by the kernel's Makefile, and the init that runs them sequentially."""
     work = tmp_path_factory.mktemp("selftests")
     tree = selftest_tree(Cache(default_root(os.environ)))
     paths = build_selftests(tree, {name: text for name, (_, text) in PROGRAMS.items()}, work)
@@ -92,11 +92,11 @@ def test_enough_programs_fail_on_one_kernel_and_pass_on_another() -> None:
     assert sum(0 < sum(target in row.targets for target in TARGETS) < len(TARGETS) for row in rows) >= LEAST
 
 
-def _seen(target: str) -> dict[str, Seen]:
+def _seen(target: str) -> dict[str, CheckedRun]:
     """Run every kept scenario on a target."""
     cpu, errata, config = cpu_model(load_config(target).cpu), errata_of(FINDINGS, target), load_config(target)
     release = prepare(config).kernel_release
-    found: dict[str, Seen] = {}
+    found: dict[str, CheckedRun] = {}
     with booted(target) as executor:
         for name, scenario in runnable(target, REGRESSIONS).items():
             trace = run_to_end(executor, scenario, fresh_vm=True)
@@ -106,7 +106,7 @@ def _seen(target: str) -> dict[str, Seen]:
 
 
 ELSEWHERE = "kvm-protected@7.1.13"
-"""A kernel that has every finding that no target of the project's has."""
+"""A kernel with every finding that no target of the project has."""
 
 
 @pytest.mark.timeout(900)

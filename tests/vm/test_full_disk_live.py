@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A live campaign on a disk that fills up: it says so, loses nothing that it had, and goes on when there is room."""
+"""A live campaign on a disk that fills up: it reports that, loses no finding, and continues when there is space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.vm.config import load_config
 from tests.vm.killing import COMMAND
 
 NAMESPACE = ("unshare", "--map-root-user", "--mount")
-# Full soon after the corpus is there; then there is room.
+# Full soon after the corpus was written; later there is space.
 SMALL_KIB, LARGE_KIB = 1900, 60_000
 
 

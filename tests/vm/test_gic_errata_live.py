@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kept findings of the GIC on every target: each shows with its own cause, and with no other."""
+"""The kept findings of the GIC on every target: each has its own cause, and no other."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_shows_with_its_cause_and_with_no_other(recorded: Mapping[str, Mapp
 
 @pytest.mark.parametrize("target", next(row.targets for row in FINDINGS if row.id == ACTIVE_FILL_LISTS))
 def test_without_its_row_a_finding_has_another_cause(recorded: Mapping[str, Mapping[str, Trace]], target: str) -> None:
-    """The signatures are those of another that the target has."""
+    """The target has another finding with the same signatures."""
     others = [row for row in KEPT if row.id != ACTIVE_FILL_LISTS]
     found = _shown(recorded[target]["gic_five_active"], "gic_five_active", target, others)
     assert {one.cause for one in found} == {ANOTHER_CAUSE}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VM with an in-kernel GICv3 on a real target: interrupts arrive, nothing is left of them for the next."""
+"""The VM with an in-kernel GICv3 on a real target: interrupts arrive, and do not affect the next scenario."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_spi_arrives_and_is_acknowledged_without_userspace(executor: Executor
 
 
 def test_without_its_line_nothing_arrives_also_where_it_just_was_raised(executor: Executor) -> None:
-    """The prediction of one run is not the prediction of another: each must differ from what the other shows."""
+    """The predictions of the two runs differ: each run must diverge from the other's prediction."""
     scenario = SEEDS["gic_spi_interrupts_guest"]
     quiet = replace(scenario, steps=tuple(step for step in scenario.steps if step.kind != "gic_line"))
     for one in (scenario, quiet, scenario, quiet):
@@ -61,7 +61,7 @@ def test_without_its_line_nothing_arrives_also_where_it_just_was_raised(executor
 
 
 def test_an_interrupt_that_kvm_lost_would_be_seen(executor: Executor) -> None:
-    """A run in which another line was raised, said to be one in which the right one was."""
+    """A run in which another line was raised, checked as if the right one had been raised."""
     scenario = SEEDS["gic_spi_interrupts_guest"]
     other = Step("gic_line", ("spi", INTID + 1, 1))
     steps = tuple(other if step.kind == "gic_line" and step.args[2] else step for step in scenario.steps)
@@ -78,10 +78,10 @@ def test_each_record_of_a_vcpu_with_a_gic_has_what_it_was_shown(executor: Execut
     scenario = SEEDS["gic_spi_interrupts_guest"]
     trace = executor.run(scenario)
     wanted = [i for i, e in enumerate(trace.events) if isinstance(e, Switch) and e.context == CONTEXT]
-    assert [lists.event for lists in trace.lists] == wanted, "the vCPU without a GIC has none"
+    assert [lists.event for lists in trace.lists] == wanted, "a vCPU without a GIC has no such records"
     states = [view(lists.values).lr[0] & (STATE | 0x3FF) for lists in trace.lists]
     changes = [state for state, before in zip(states, [0, *states], strict=False) if state != before]
-    assert changes[:3] == [INTID | PENDING, INTID | ACTIVE, INTID], "acknowledged, then ended"
+    assert changes[:3] == [INTID | PENDING, INTID | ACTIVE, INTID], "acknowledged, then ended (EOI)"
     users = [view(lists.values) for lists in trace.lists if trace.events[lists.event].kind == USER]
     assert {sum(word.bit_count() for word in user.active) for user in users} == {0, 1}
     assert {user.vmcr >> 24 for user in users} == {0xF0}
@@ -90,7 +90,7 @@ def test_each_record_of_a_vcpu_with_a_gic_has_what_it_was_shown(executor: Execut
 
 
 def test_a_list_register_that_kvm_wrote_wrong_would_be_seen(executor: Executor) -> None:
-    """One word of one record changed: an entry's and an exit's list register, a control register behind a return."""
+    """One changed word of one record: a list register at an entry and an exit, a control register after a return."""
     scenario = SEEDS["gic_spi_interrupts_guest"]
     trace = executor.run(scenario)
     names = [word.name for word in protocol.LIST_WORDS]
@@ -113,7 +113,7 @@ def test_a_list_register_that_kvm_wrote_wrong_would_be_seen(executor: Executor) 
 
 
 def test_a_vcpu_that_comes_to_the_code_of_another_finds_nothing_old_there(executor: Executor) -> None:
-    """Its window is one that this scenario does not use: traps are there, not what the last scenario left."""
+    """This scenario does not use the window: it has traps, not code of the last scenario."""
     before = executor.run(SEEDS["gic_spi_interrupts_guest"], fresh_vm=False)
     assert before.status == "ok"
     steps = (Step("hvc", (0,)), Step("set", ("pc", base_of(CONTEXT))), Step("hvc", (1,)), Step("hvc", (2,)))

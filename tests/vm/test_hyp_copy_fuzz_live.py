@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pKVM's own copy of the vCPU in campaigns and behind them: a worker with clones and edges, confirm, minimise."""
+"""pKVM's hyp copy of the vCPU in campaigns and after them: a worker with clones and edges, confirm, minimise."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from tests.vm.running import REGRESSIONS, SEEDS
 
 TARGET = "kvm-7.3-protected"
 LOSES, LOST = "protected_vm_interrupt_lines", "flush.hcr_el2"
-"""A regression that shows that something of the host's is not flushed."""
+"""A regression in which a register of the host is not flushed."""
 SOME = ("hvc_immediates", "host_writes_every_gpr", "protected_vm", "two_vms_take_turns", "mmio_load_word")
 
 
 def machines() -> list[int]:
-    """The QEMU processes of this one."""
+    """Return the QEMU processes of this process."""
     return [pid for pid, line in descendants(os.getpid()) if "qemu-system" in line.split(" ")[0]]
 
 
 @pytest.mark.timeout(120)
 def test_a_worker_counts_and_keeps_what_the_copies_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Clones, both plugins in one QEMU, a machine that is lost on the way, a finding, and the line that shows it."""
+    """Clones, both plugins in one QEMU, a lost machine, a finding, and the line that shows it."""
     url, stats = default_url(tmp_path), tmp_path / RUN / "worker-0-0.stats"
     launch = Launcher(TargetOptions(TARGET, "spec", hyp_copy=None), 1, tmp_path, url, BOTH)
     with campaign_directory(tmp_path, []):
         done = context_of(launch.job(0, 0, stats), StatsWriter(stats), Guides(None, None))
         worker = Worker(done)
-        worker.ending = True  # a loss is not tried again
+        worker.ending = True  # a loss is not reproduced
         worker.begin()
         for name in SOME:
             worker.run_input(format_scenario(SEEDS[name]).encode())
@@ -103,7 +103,7 @@ def test_confirm_and_minimise_keep_it(targets: PreparedTargets) -> None:
     assert [(s.tries.hits, s.tries.runs) for s in counted] == [(2, 2), (2, 2), (1, 1)]
     least = minimise_on(targets, scenario, wanted)
     assert least.confirmed and len(least.scenario.steps) < len(scenario.steps)
-    assert any(step.kind == "vcpu" for step in least.scenario.steps), "it is of protected VMs alone"
+    assert any(step.kind == "vcpu" for step in least.scenario.steps), "only protected VMs show it"
 
 
 def test_it_changes_nothing_of_what_is_deterministic() -> None:

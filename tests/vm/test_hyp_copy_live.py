@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pKVM's own copy of the vCPU, read out of memory that its host cannot read: flush and sync on a real kernel."""
+"""pKVM's hyp copy of the vCPU, read from memory that its host cannot read: flush and sync on a real kernel."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(executor: Executor, name: str) -> CheckResult:
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_what_is_handed_over_is_loaded_and_what_is_saved_comes_back(executor: Executor, name: str) -> None:
+def test_the_hosts_registers_are_flushed_and_saved_ones_are_synced(executor: Executor, name: str) -> None:
     checked = run(executor, name)
     assert checked.unexplained == ()
     assert checked.relations["flush"] == checked.relations["sync"] == checked.relations["switch"] > 0
@@ -52,7 +52,7 @@ def test_what_is_handed_over_is_loaded_and_what_is_saved_comes_back(executor: Ex
     ("name", "relation"),
     [("serror_comes_once", "sync.hcr_el2"), ("protected_vm_interrupt_lines", "flush.hcr_el2")],
 )
-def test_it_tells_which_way_something_is_lost(executor: Executor, name: str, relation: str) -> None:
+def test_a_lost_register_has_the_right_relation(executor: Executor, name: str, relation: str) -> None:
     assert {found for found in findings(run(executor, name)) if found.split(".")[0] in KINDS} == {relation}
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of the archive on real machines: the newest one that borrows its headers, and the one that lends them.
+"""Kernels of the archive on real machines: the newest one without headers, and the one whose headers it uses.
 
-So two kernels are fetched, both much newer than those of the targets.
+Two kernels are fetched, both much newer than those of the targets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from fuzz.cli.main import main
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import find
+from fuzz.store.kept_findings import find_finding
 from fuzz.triage.report_page import book_of
 from harness.findings.release_history import SHOWS, SHOWS_NOT, sentences
 from harness.report.html_report import page
@@ -29,7 +29,7 @@ THREE = ("every_gpr_distinct", "mmio_load_every_register", "host_writes_every_gp
 
 
 def _two() -> tuple[Kernel, Kernel]:
-    """Return the newest kernel that has no headers in the archive, and the one that lends it its own."""
+    """Return the newest kernel without headers in the archive, and the one whose headers it uses."""
     listed = [kernel for kernel in load_kernels(Cache(default_root(os.environ))).kernels if kernel.listed]
     without = [kernel for kernel in listed if not kernel.headers]
     if not without:
@@ -52,10 +52,10 @@ def test_a_kernel_of_the_archive_boots_records_and_is_clean(borrows: bool) -> No
 
 def test_a_finding_keeps_its_release_history(tmp_path: Path) -> None:
     database = filled(tmp_path)
-    (id_,) = [i for i in Store(database, FINDINGS).ids() if find(database, i).ran][:1]
+    (id_,) = [i for i in Store(database, FINDINGS).ids() if find_finding(database, i).ran][:1]
     ends = [f"kvm-nvhe@{kernel.version}" for kernel in _two()]
     assert main(["bisect", "--finding", id_, "--out", str(tmp_path), "--good", ends[0], "--bad", ends[1]]) in (0, 1)
-    history = find(database, id_).kept.history
+    history = find_finding(database, id_).kept.history
     assert {f"kvm-nvhe@{asked.version}" for asked in history} >= set(ends)
     assert all(asked.answer in (SHOWS, SHOWS_NOT) and asked.runs == 5 for asked in history)
     text = page(book_of(database))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What minimisation ends at, on real KVM: the final text of each finding, whatever it started from."""
+"""Results of minimisation on real KVM: the final text of each finding, for any start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from fuzz.targets.observation import signatures
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
-from fuzz.triage.minimise import choose, minimise_on
+from fuzz.triage.minimise import choose_signature, minimise_on
 from harness.scenario.scenario import format_scenario, load
 from harness.vm.config import PROJECT
 
 LEAST: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    # regression, signature to keep, the lines that are left
+    # regression, signature to keep, the remaining lines
     ("mmio_load_signed_byte_x", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
     ("long_mixture_mmio_hvc", "host.xN/DABT_LOW", ("ldrsb x0, [x0]", "complete 0x80")),
     (
@@ -38,7 +38,7 @@ def targets() -> Iterator[PreparedTargets]:
 def test_a_finding_ends_at(targets: PreparedTargets, name: str, wanted: str, lines: tuple[str, ...]) -> None:
     scenario = load(PROJECT / "corpus" / "regressions" / f"{name}.scn")
     checked = targets.run_and_check(scenario).checked
-    least = minimise_on(targets, scenario, choose(signatures(checked), wanted, name))
+    least = minimise_on(targets, scenario, choose_signature(signatures(checked), wanted, name))
     assert tuple(format_scenario(least.scenario).splitlines()[2:]) == lines
     assert least.confirmed
     assert least.tries < 1000

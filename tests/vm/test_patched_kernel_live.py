@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One instruction of KVM's world switch is changed in a copy of the image: the seeds must show it, by name.
+"""One instruction of KVM's world switch is changed in a copy of the image: the seeds must show the right registers.
 
-The stock kernel is clean on the seeds (test_corpus_live).  On a patched one the first exit of a scenario that shows
-anything must have unexplained divergences of relation ``switch`` in the registers that the instruction handles and in
-no other (what the guest makes of a wrong value later may be anything): a check that cannot see a register lost, or
-that blames its neighbour, is worth nothing.
+The stock kernel is clean on the seeds (test_corpus_live).  On a patched kernel the first divergent exit of a scenario
+must have unexplained divergences of relation ``switch`` in the registers that the instruction handles and in no other
+(later effects of a wrong value are arbitrary).  This proves that the check detects a lost register, and reports the
+right one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IDS = tuple(f"{name}-{patch.what.replace(' ', '_')}" for name, patch in ROWS)
 
 
 class Outcome(NamedTuple):
-    """Where the pattern was found, what each scenario blames at its first divergent exit, and how scenarios ended."""
+    """The places of the pattern, the divergences of each scenario at its first divergent exit, and the statuses."""
 
     places: int
     blamed: Mapping[str, frozenset[str]]
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 def _blamed(checked: CheckResult) -> frozenset[str]:
-    """What is unexplained at the first exit that has any; what is lost the host cannot see either."""
+    """Return the unexplained divergences at the first exit with any; the host cannot see a lost register either."""
     first = min((d.event for d in checked.unexplained), default=None)
     return frozenset(d.name for d in checked.unexplained if d.event == first and d.relation != "save.reveal")
 
@@ -71,7 +71,7 @@ def test_exactly_the_patched_registers(outcomes: Mapping[str, Outcome], row: str
     assert switched <= frozenset().union(*blamed.values())
     wrong = {name: names for name, names in blamed.items() if not names <= switched | patch.also}
     assert len(wrong) <= (len(blamed) // 10 if patch.jumps else 0), wrong
-    assert "ok" in statuses <= {"ok", "runaway"}, "the target goes on"
+    assert "ok" in statuses <= {"ok", "runaway"}, "the target keeps running"
 
 
 def test_a_patch_changes_one_word_in_each_place() -> None:

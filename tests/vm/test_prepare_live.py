@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `prepare` gives for each target: built once, of one release, with the layouts that the host needs."""
+"""Results of `prepare` for each target: built once, of one release, with the layouts that the host needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_target_is_whole(name: str) -> None:
     target = prepare(load_config(name))
     facts = read_image(target.kernel)
     assert (facts.sha256, facts.release) == (target.kernel_sha256, target.kernel_release)
-    # From 6.19 on the image is in a package of its own.
+    # From 6.19 on the image is in a separate package.
     assert target.package in {f"linux-{kind}-{target.kernel_release}" for kind in ("image", "binary")}
     members = {member.path: member.data for member in read_cpio(target.initrd.read_bytes())}
     assert members["init"].startswith(b"\x7fELF")
@@ -55,7 +55,7 @@ def test_image_of_another_release_is_refused() -> None:
 
 
 def test_changed_sources_are_compiled_again(tmp_path: Path) -> None:
-    """In a cache of its own that borrows the real kernel entry, so that nothing is fetched."""
+    """Uses a separate cache with the real kernel entry, so that nothing is fetched."""
     config = load_config("kvm-nvhe")
     before = prepare(config)
     cache = Cache(tmp_path / "cache")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protected VMs: what they touch is gone for the host, and a kernel that has none says so."""
+"""Protected VMs: the host loses access to donated pages, and a kernel without support reports that."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def writes(trace: Trace) -> list[int]:
     return [event.error for event in trace.events if isinstance(event, Host) and event.op == OP_WRITE]
 
 
-def test_what_it_touched_is_no_longer_the_hosts(executor: Executor) -> None:
+def test_donated_pages_are_inaccessible_to_the_host(executor: Executor) -> None:
     touching = ("set x21 0x40022000", "hvc 0x0", "write 0x40022000 0x1234", "ldr x5, [x21]", "hvc 0x1")
     trace = executor.run(scenario(*touching, "write 0x40022000 0x5678", "ldr x6, [x21]", "hvc 0x2"))
     assert trace.status == "ok"
-    assert writes(trace) == [0, 14], "the second one finds the page gone (EFAULT)"
+    assert writes(trace) == [0, 14], "the second write fails (EFAULT)"
     last = [event for event in trace.events if event.context == 4][-1]
     assert not isinstance(last, Host)
     assert (last.get("x5"), last.get("x6")) == (0x1234, 0x1234)
 
 
 def test_it_ends_with_its_scenario(executor: Executor) -> None:
-    """Whatever comes behind it in the same VMs finds memory and vCPU as new."""
+    """Later scenarios in the same VMs find memory and vCPU in their initial state."""
     seed = scenario("set x21 0x40022000", "hvc 0x0", "str x21, [x21]", "ldr x5, [x21]", "hvc 0x1")
     cpu = cpu_model(load_config(TARGET).cpu)
     for fresh in (False, False, True):
@@ -69,6 +69,8 @@ def test_two_vcpus_share_its_memory_and_keep_their_registers(executor: Executor)
         assert (trace.status, checked.unexplained) == ("ok", ())
         assert checked.relations["isolate"] > 8
         exits = [event for event in trace.events if isinstance(event, Switch) and event.kind == EXIT]
-        assert [e.get("x7") for e in exits if e.context == 7 and e.get("x9")][:1] == [0x1111], "what the other stored"
+        assert [e.get("x7") for e in exits if e.context == 7 and e.get("x9")][:1] == [0x1111], (
+            "the value that the other vCPU stored"
+        )
         assert {e.get("mpidr_el1") & 0xFF for e in exits if e.context == 7} == {1}
-        assert any(e.get("x0") == 0x77 for e in exits if e.context == 7), "called on by the other"
+        assert any(e.get("x0") == 0x77 for e in exits if e.context == 7), "started by the other vCPU's CPU_ON"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs recorded on real KVM: a Linux guest to user space and off, and a program of the user's own."""
+"""Programs recorded on real KVM: a Linux guest until power-off, and a user's program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.trace.recording import Api, Reader
 from harness.vm.build.prepare import prepare
 from harness.vm.build.programs import GUEST_LINE, build_programs, read_program
 from harness.vm.config import PROJECT, load_config
-from harness.vm.recorder import Tick, record
+from harness.vm.recorder import RecordingProgress, record
 from tests.support.traces import MMIO_EXIT
 from tests.vm.killing import descendants
 
@@ -62,15 +62,15 @@ def test_linux_boots_is_recorded_and_checked(
     exits, relations = report["exits"], report["relations"]
     assert isinstance(exits, dict) and isinstance(relations, dict)
     assert {"HVC64", "DABT_LOW", "IABT_LOW", "SYS64", "IRQ"} <= set(exits)
-    assert access_faults(out) == 0, "something on the host samples the guest's memory"
-    # Every exit but the last, SYSTEM_OFF, has an entry behind it; every vCPU one without an exit.
+    assert access_faults(out) == 0, "a part of the host samples the guest's memory"
+    # Every exit but the last, SYSTEM_OFF, is followed by an entry; every vCPU has one entry without an exit.
     assert relations["host"] == relations["save"] == sum(exits.values())
     assert relations["host.mmio"] > 100
     assert ("isolate" in relations) is (cpus > 1)
 
 
 def access_faults(path: Path) -> int:
-    """How many aborts of a recording are access flag faults: each is the host's doing."""
+    """Return the number of access flag faults of a recording; the host causes each."""
     events = [r.event for r in Reader(path) if isinstance(r.event, Switch) and r.event.kind == EXIT]
     aborts = [e for e in events if exit_class(e.code, e.esr) in ("DABT_LOW", "IABT_LOW")]
     return sum(e.esr & FSC_TYPE == FSC_ACCESS for e in aborts)
@@ -135,7 +135,7 @@ int main(int argc, char **argv)
 
 
 def compile_program(work: Path) -> Path:
-    """Compile PROGRAM, whose guest executes one load again and again."""
+    """Compile PROGRAM, whose guest repeats one load."""
     source, binary = work / "vmm.c", work / "vmm"
     source.write_text(PROGRAM)
     compiler = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-Wall", "-Werror", "-o", binary, source]
@@ -145,7 +145,7 @@ def compile_program(work: Path) -> Path:
 
 
 def counts(path: Path) -> tuple[int, int]:
-    """How many data aborts a recording has, and how many returns to userspace for MMIO."""
+    """Return the numbers of data aborts and of returns to userspace for MMIO of a recording."""
     events = [r.event for r in Reader(path) if isinstance(r.event, Switch)]
     aborts = sum(e.kind == EXIT and exit_class(e.code, e.esr) == "DABT_LOW" for e in events)
     return aborts, sum(e.kind == USER and e.code == MMIO_EXIT for e in events)
@@ -153,7 +153,7 @@ def counts(path: Path) -> tuple[int, int]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("target", "kind"), [("kvm-nvhe", 36), ("kvm-7.3-protected", PROTECTED)])
-def test_a_program_of_the_users_own(target: str, kind: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_program(target: str, kind: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     binary, out = compile_program(tmp_path), tmp_path / "own.trace"
     argv = ["record", "--json", "--target", target, "--out", str(out), "--file", str(tmp_path / "data")]
     assert main([*argv, str(binary), "2000", str(kind)]) == 0
@@ -167,7 +167,7 @@ def test_a_program_of_the_users_own(target: str, kind: int, tmp_path: Path, caps
     exits, relations = report["exits"], report["relations"]
     assert isinstance(exits, dict) and isinstance(relations, dict)
     assert exits["DABT_LOW"] == 2000 and "IABT_LOW" in exits and set(exits) <= {"DABT_LOW", "IABT_LOW", "IRQ"}
-    assert relations.pop("host.mmio") == 1999  # nobody comes back from the last one
+    assert relations.pop("host.mmio") == 1999  # the last one is never completed
     assert set(relations.values()) == {sum(exits.values())}
     assert set(report["unchecked"]) == {  # type: ignore[call-overload]
         f"switch: {FOREIGN}",
@@ -200,7 +200,7 @@ def test_nothing_is_lost_when_the_writer_is_slow(tmp_path: Path) -> None:
     binary, out, count = compile_program(tmp_path), tmp_path / "slow.trace", 10_000
     program = read_program(binary, (str(count),), {"data": tmp_path / "data"})
     config = load_config("kvm-nvhe")
-    # A ring for 500 records, and a writer that sleeps: the probe has to wait for it.
+    # A ring for 500 records, and a writer that sleeps: the probe must wait for it.
     done = record(
         config,
         prepare(config),
@@ -236,7 +236,7 @@ def test_the_program_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "kept        2x host.xN/DABT_LOW (mmio-load-loses-sign)" in text
     assert main(["check", str(out), "--accept-kept"]) == 0
     capsys.readouterr()
-    # And so does the scenario that is made of it.
+    # The scenario that is made of it shows it as well.
     assert main(["distil", str(out), "--out", str(tmp_path / "seeds"), "--verify", "--json"]) == 1
     scenarios = {row["name"]: row for row in json.loads(capsys.readouterr().out)["scenarios"]}
     assert scenarios["recorded_ldrsb_w_device"]["unexplained"] == ["host.xN/DABT_LOW (mmio-load-loses-sign)"]
@@ -255,12 +255,12 @@ def test_a_program_like_the_selftests_of_kvm(target: str, tmp_path: Path, capsys
     calls = [r.event for r in Reader(out) if isinstance(r.event, Api)]
     named = {call.name: call for call in calls if not call.error}
     assert named["capability"].a == SYSTEM_SUSPEND
-    # The filter is there since 6.4; its one function goes to userspace, which does not answer.
+    # The filter exists since 6.4; its one function exits to userspace, which does not handle it.
     assert ("filter" in named) is (target != "kvm-nvhe")
     report = checked(out, 0 if target != "kvm-nvhe" else 1, capsys)
     known, unchecked = report["known"], report["unchecked"]
     assert isinstance(known, dict) and isinstance(unchecked, dict)
-    # The abort before the first run shows 6.1's erratum, nothing else does.
+    # Only the abort before the first run shows 6.1's erratum.
     causes = {row["signature"].partition(" ")[2] for row in report["unexplained"]}  # type: ignore[attr-defined]
     assert causes == ({"(esr-el1-sign-extended)"} if target == "kvm-nvhe" else set())
     assert known["ram-below-window-class"] >= 2 and known["mmio-above-window-class"] >= 80
@@ -277,7 +277,7 @@ def test_two_vcpus_and_interrupts(
     target: str, mode: str, smp: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     binary, out = tmp_path / "interrupts", tmp_path / "interrupts.trace"
-    count = 400 if "7.3" in target else 40  # there a thread may be preempted while it records
+    count = 400 if "7.3" in target else 40  # this kernel can preempt a thread while it records
     compiler = ["aarch64-linux-gnu-gcc", "-static", "-pthread", "-O2", "-Wall", "-Wextra", "-Werror", "-o", binary]
     subprocess.run([*compiler, PROJECT / "tests" / "vm" / "interrupts.c"], check=True)
     argv = ["record", "--json", "--target", target, "--smp", str(smp), "--out", str(out)]
@@ -291,7 +291,7 @@ def test_two_vcpus_and_interrupts(
     assert relations["host.mmio"] >= 2 * count and relations["isolate"] > 0
     calls = Counter(r.event.name for r in Reader(out) if isinstance(r.event, Api))
     assert calls["irq_line"] == (0 if mode == "gic" else 8 * count)
-    # A fourth of the accesses is completed by a KVM_RUN that runs nothing.
+    # A fourth of the accesses is completed by a KVM_RUN with immediate_exit.
     users = [r.event for r in Reader(out) if isinstance(r.event, Switch) and r.event.kind == USER]
     assert sum(user.error == errno.EINTR for user in users) >= sum(user.error == 0 for user in users) // 4
 
@@ -303,7 +303,7 @@ def test_a_target_that_is_lost_leaves_what_was_recorded(tmp_path: Path, capsys: 
     config = load_config("kvm-nvhe")
     killed: list[int] = []
 
-    def kill(tick: Tick) -> None:
+    def kill(tick: RecordingProgress) -> None:
         if not killed and sum(tick.exits.values()) > 500:
             killed.append(tick.records)
             (pid,) = (pid for pid, command in descendants(os.getpid()) if "qemu-system-aarch64" in command)

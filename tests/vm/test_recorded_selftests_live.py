@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's own selftests, built from Debian's kernel sources: recorded and checked, nothing in them is unexplained."""
+"""KVM's selftests, built from Debian's kernel sources, recorded and checked: nothing is unexplained."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.vm.cache import default_root
 from harness.vm.config import PROJECT
 
 FEW = ("psci_test", "smccc_filter", "no-vgic-v3", "guest_print_test", "set_memory_region_test")
-"""Those that take seconds; docs/recording.md has the others."""
+"""Selftests that take seconds; docs/recording.md has the others."""
 
 
 @pytest.mark.timeout(900)
 def test_selftests_of_kvm_show_nothing_unexplained() -> None:
-    # The programs stay beside the cache's own things: they are compiled once a machine.
+    # The programs stay next to the cache: they are compiled once on each machine.
     argv = ["tools/kvm-selftests.sh", "--dir", default_root(os.environ) / "recorded-selftests", *FEW]
     done = subprocess.run(argv, cwd=PROJECT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz replay`` on the real target: seeds are clean, regressions are not, both are told in full."""
+"""``shadowfuzz replay`` on the real target: seeds are clean, regressions are not, and the output is complete."""
 
 from __future__ import annotations
 

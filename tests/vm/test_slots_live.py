@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots and words of memory on a real target: the guest finds them, and the next scenario finds none of them."""
+"""Memory slots and words of memory on a real target: the guest finds them, the next scenario does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.vm.running import SEEDS, booted, run_to_end
 TARGET = "kvm-6.12-nvhe"
 """A release whose reset leaves a virtual SError pending."""
 PLAIN = """shadowfuzz-scenario 1
-about Loads and stores in RAM that nobody shaped.
+about Loads and stores in RAM with default slots.
 reg x11 0x40021000
 reg x12 0x400ffff8
 ldr x4, [x11]
@@ -28,7 +28,7 @@ str x11, [x12]
 hvc 0x0
 """
 FORGED = """shadowfuzz-scenario 1
-about An external abort that KVM hands on as an SError, which nobody takes.
+about An external abort that KVM injects as an SError, which stays pending.
 reg x11 0x9000000
 ldr x3, [x11]
 forge esr 0x93830010
@@ -68,7 +68,7 @@ def test_both_views_of_a_page_show_the_words_that_it_starts_with(executor: Execu
 
 
 def test_a_dirty_log_makes_mapped_pages_fault_again(executor: Executor) -> None:
-    """A store to a page that was written before: there is no fault but for the log."""
+    """A store to a page that was written before faults only because of the dirty log."""
     trace = run(executor, SEEDS["slot_dirty_log"])
     log = next(i for i, event in enumerate(trace.events) if isinstance(event, Host) and event.step == 3)
     faults = [e for e in trace.events[log:] if isinstance(e, Switch) and e.exit_class == "DABT_LOW"]
@@ -81,7 +81,7 @@ def test_nothing_reaches_the_next_scenario(executor: Executor, before: str) -> N
     run(executor, parse(FORGED) if before == "forged" else SEEDS[before])
     trace = run(executor, parse(PLAIN))
     assert trace.status == "ok"
-    assert not devices(trace), "all of RAM is there"
+    assert not devices(trace), "all of RAM is mapped"
     assert not any(entry.hcr & HCR_VIRTUAL for entry in switches(trace, ENTRY)), "no SError either"
     last = switches(trace, EXIT)[-1]
     assert (last.get("x4"), last.get("x5")) == (0, 0), "and empty"

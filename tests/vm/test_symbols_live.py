@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbols read from images are those that the kernels themselves print."""
+"""Symbols that are read from images are those that the kernels print."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_target_has_symbols(target: str) -> None:
 
 
 def test_the_kernel_agrees(tmp_path: Path) -> None:
-    """A panic's call trace has names with addresses behind them: a word that runs into BRK tells where it was."""
+    """A panic's call trace has symbols and offsets: a BRK at a known place must give that place."""
     config = load_config("kvm-nvhe")
     prepared = prepare(config)
     symbols = read_symbols(prepared.kernel)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a machine: it boots, stops and goes on; whatever ends it or its owner, nothing of it is left."""
+"""The life of a machine: it boots, stops and resumes; after any end of it or its owner, no part of it remains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.vm.running import booted, check_all
 TEXT = "shadowfuzz-scenario 1\nabout A call and a load.\nreg x1 0x9000000\nhvc 0x0\nldrb w3, [x1]\ncomplete 0x55\n"
 SCENARIO = parse(TEXT, "here")
 
-# Boots, says who it is, and runs scenarios until somebody kills it.
+# Boots, prints its process id, and runs scenarios until it is killed.
 OWNER = f"""
 from harness.scenario.scenario import parse
 from harness.vm.build.prepare import prepare
@@ -108,10 +108,10 @@ def test_a_runaway_ends_its_scenario_and_not_the_next(qemu: Qemu, layout: Contex
         trace = executor.run(RUNAWAYS[name], fresh_vm=False)
         assert (trace.status, trace.dropped) == ("runaway", 0)
         if name == "round":
-            assert len(_exits(trace)) < ROUND_BUDGET + 10, "however seldom it is interrupted"
+            assert len(_exits(trace)) < ROUND_BUDGET + 10, "even with rare interrupts"
         else:
             interrupts = [exit_ for exit_ in _exits(trace) if exit_.code == EXCEPTION_IRQ]
-            assert [_stands(exit_) for exit_ in interrupts].count(True) == 1, "one is enough to know"
+            assert [_stands(exit_) for exit_ in interrupts].count(True) == 1, "one interrupt is enough"
         assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
 
 
@@ -119,7 +119,7 @@ def test_a_guest_that_leaves_the_code_is_brought_back_at_once(qemu: Qemu, layout
     trace = Executor(qemu, layout).run(WALK, fresh_vm=False)
     calls = [exit_.esr & 0xFFFF for exit_ in _exits(trace) if exit_.exit_class == "HVC64"]
     assert trace.status == "ok" and len(_exits(trace)) < 20
-    assert calls == [0, 0, 1], "it went on behind the branch"
+    assert calls == [0, 0, 1], "it continued after the branch"
 
 
 LEAVES = """shadowfuzz-scenario 1
@@ -137,8 +137,8 @@ UNMASKED = parse("shadowfuzz-scenario 1\nabout Nothing is masked.\nreg pstate 0x
 
 
 @pytest.mark.parametrize("target", [DEFAULT_TARGET, "kvm-6.12-nvhe"])
-def test_nothing_that_is_pending_reaches_the_next_scenario(target: str) -> None:
-    """Linux 6.12 keeps an SError over a reset, 6.1 does not."""
+def test_pending_work_does_not_reach_the_next_scenario(target: str) -> None:
+    """Linux 6.12 keeps an SError across a reset, 6.1 does not."""
     config = load_config(target)
     prepared = prepare(config)
     with Qemu(machine_of(config, prepared)) as running:
@@ -157,19 +157,19 @@ def _exits(trace: Trace) -> list[Switch]:
 
 
 def _stands(exit_: Switch) -> bool:
-    """Whether the guest came from its vector to its vector; an interrupt may come before it gets there."""
+    """Whether the guest took the exception from its vector to its vector; an interrupt may precede that."""
     pc, elr, vbar = (exit_.values[i] for i in (exceptions.PC, exceptions.ELR, exceptions.VBAR))
     return pc == elr == exceptions.vector(vbar, exceptions.EL1H)
 
 
 def _traps(trace: Trace) -> list[tuple[int, int, int]]:
-    """What trapped, the virtual interrupts that were pending, what was forged; the host's own interrupts left out."""
+    """Return the traps, pending virtual interrupts and forged exits, without host interrupts."""
     traps = (event for event in _exits(trace) if event.code & ~EXIT_WITH_SERROR_BIT == EXCEPTION_TRAP)
     return [(trap.esr, trap.hcr & exceptions.HCR_VIRTUAL, trap.forged) for trap in traps]
 
 
 WRITES = parse(
-    "shadowfuzz-scenario 1\nabout The host writes behind calls, a load, a move and an undefined instruction.\n"
+    "shadowfuzz-scenario 1\nabout The host writes after calls, a load, a move and an undefined instruction.\n"
     "reg x1 0x9000000\nhvc 0x0\nset x5 0x55\nset x30 0x30\nmov x6, x5\nset x7 0x77\nhvc 0x0\nset x8 0x88\n"
     "ldr x3, [x1]\nset x3 0x33\nudf 0x0\nset x9 0x99\nhvc 0x0\nset x10 0xaa\n",
     "here",
@@ -177,7 +177,7 @@ WRITES = parse(
 
 
 def test_the_module_writes_what_the_api_would(qemu: Qemu, layout: ContextLayout) -> None:
-    """At every trap of the code the guest has the same registers; only the module needs no return to userspace."""
+    """At every trap of the code the guest has the same registers; the module does not return to userspace."""
     seen, returns = [], []
     for by_probe in (False, True):
         events = Executor(qemu, layout, by_probe=by_probe).run(WRITES).events
@@ -196,7 +196,7 @@ WRITTEN[:0] = [
 ]
 
 
-def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: ContextLayout) -> None:
+def test_a_stopped_machine_does_not_answer_and_then_resumes(qemu: Qemu, layout: ContextLayout) -> None:
     qemu.stop()
     try:
         assert qemu.execute("query-status") == {"status": "paused", "singlestep": False, "running": False}
@@ -216,11 +216,11 @@ def test_stopped_it_answers_nothing_and_then_goes_on(qemu: Qemu, layout: Context
     assert Executor(qemu, layout).run(SCENARIO).status == "ok"
 
 
-def test_rung_for_nothing_it_goes_on_waiting(qemu: Qemu, layout: ContextLayout) -> None:
+def test_a_wakeup_without_a_request_is_ignored(qemu: Qemu, layout: ContextLayout) -> None:
     executor = Executor(qemu, layout)
     for _ in range(3):
         for _ in range(5):
-            qemu.ring()
+            qemu.wake_agent()
         assert executor.run(SCENARIO, fresh_vm=False).status == "ok"
 
 
@@ -234,7 +234,7 @@ def test_no_network_and_a_sandbox(qemu: Qemu) -> None:
     )
     assert (status["Seccomp"].strip(), status["NoNewPrivs"].strip()) == ("2", "1")
     inside = [Path(path).readlink() for path in Path(f"/proc/{qemu.pid}/fd").iterdir()]
-    assert sum(str(target).startswith("socket:") for target in inside) == 2, "QMP's, the bell's and no other"
+    assert sum(str(target).startswith("socket:") for target in inside) == 2, "only those of QMP and the bell"
 
 
 def test_a_layout_of_another_kernel_is_refused(qemu: Qemu, layout: ContextLayout) -> None:
@@ -274,7 +274,7 @@ def test_killed_while_a_scenario_runs(machine: Machine, layout: ContextLayout) -
 
 
 def test_the_block_ends_and_so_does_the_machine(machine: Machine) -> None:
-    """A machine that never gets ready will do: it is ended in the same way."""
+    """A machine that never becomes ready suffices: it is ended in the same way."""
     pids: list[int] = []
 
     class Watched(Qemu):
@@ -292,12 +292,15 @@ def test_the_block_ends_and_so_does_the_machine(machine: Machine) -> None:
 
 
 def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
-    """An init that returns: Linux panics, and the error carries its last words."""
+    """An init that returns: Linux panics, and the error has the end of the console."""
     initrd, source, init = (tmp_path / name for name in ("initrd", "init.c", "init"))
     source.write_text("int main(void) { return 0; }\n")
     subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-o", init, source], check=True)
     initrd.write_bytes(write_cpio((file("init", init.read_bytes(), executable=True),)))
-    with pytest.raises(VmLost, match="the kernel panicked or went off") as lost, Qemu(replace(machine, initrd=initrd)):
+    with (
+        pytest.raises(VmLost, match="the kernel panicked or powered off") as lost,
+        Qemu(replace(machine, initrd=initrd)),
+    ):
         pass
     assert "Kernel panic - not syncing" in lost.value.console_tail
     assert lost.value.config == DEFAULT_TARGET
@@ -306,7 +309,10 @@ def test_a_panic_is_shown(machine: Machine, tmp_path: Path) -> None:
 def test_a_kernel_without_an_initramfs_is_a_set_up_error(machine: Machine, tmp_path: Path) -> None:
     empty = tmp_path / "initrd"
     empty.write_bytes(b"")
-    with pytest.raises(SetupError, match="the kernel does not take an initramfs"), Qemu(replace(machine, initrd=empty)):
+    with (
+        pytest.raises(SetupError, match="the kernel does not support an initramfs"),
+        Qemu(replace(machine, initrd=empty)),
+    ):
         pass
 
 
@@ -326,8 +332,8 @@ def test_a_kernel_that_hangs(machine: Machine, tmp_path: Path) -> None:
     assert not _alive(hanging.pid)
 
 
-def test_an_abort_that_nobody_ran_is_not_left_to_the_next_scenario() -> None:
-    """6.1 moves PC on behind an external abort in the place of an access, once the vCPU runs; a reset keeps that."""
+def test_a_pending_abort_does_not_reach_the_next_scenario() -> None:
+    """6.1 advances PC after an external abort that replaces an access, when the vCPU runs next; a reset keeps that."""
     scenario = parse(
         b"shadowfuzz-scenario 1\nabout Ends as a runaway, with an abort that the other vCPU never enters.\n"
         b"ldrh wzr, [x7]\nstr wzr, [x21]\nabort\nvcpu 0.1\nstrh w17, [x13, 0x2]\nabort\neret\n"

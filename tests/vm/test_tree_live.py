@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel build directory as a target: it shows what the kernel shows that it is like, or is a set-up error."""
+"""A kernel build directory as a target: it shows the findings of the target that it is like, or is a set-up error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIKE = "kvm-6.12-nvhe"
 KEPT = "corpus/regressions/mmio_load_signed_word.scn"
 
 
-def test_a_build_directory_is_run_like_the_target_of_its_version(
+def test_a_build_directory_runs_as_the_target_of_its_version(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = debian_tree(LIKE, tmp_path)
@@ -38,7 +38,7 @@ def test_a_build_directory_is_run_like_the_target_of_its_version(
 
 
 def test_a_module_that_does_not_load_is_no_crash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # The headers of 6.1 with the image of 6.12: as after a build that was broken off.
+    # The headers of 6.1 with the image of 6.12, as after an incomplete build.
     tree = debian_tree("kvm-nvhe", tmp_path / "tree", image_of=LIKE)
     out = tmp_path / "out"
     for command in (
@@ -47,9 +47,9 @@ def test_a_module_that_does_not_load_is_no_crash(tmp_path: Path, capsys: pytest.
     ):
         assert main([*command, "--tree", str(tree)]) == 3
         shown = capsys.readouterr()
-        # A campaign says in its summary why its workers gave up.
+        # A campaign's summary has the reason why its workers stopped.
         assert "the recording module does not load: " in shown.out + shown.err
-    assert not list(out.rglob("crash-*")), "nothing that was found"
+    assert not list(out.rglob("crash-*")), "no finding"
 
 
 def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +59,7 @@ def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(argv) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "no change"
     assert ElementTree.fromstring(report.read_text()).get("failures") == "0"
-    # KVM moves PC on by 8 behind an access that userspace completes.
+    # KVM advances PC by 8 after an access that userspace completes.
     image, places = apply((tree / IMAGE).read_bytes(), next(patch for patch in PATCHES if patch.jumps))
     assert places > 0
     (tree / IMAGE).unlink()
@@ -71,7 +71,7 @@ def test_what_a_patch_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 ONE_LINE = ("inject-spsr", "mmio-half", "psci-migrate-info", "reset-pstate", "save-mair_el1")
-"""Rows of tests/vm/changes.py, one of each part of KVM that docs/your-kernel.md has in its table."""
+"""Rows of tests/vm/changes.py, one for each part of KVM in the table of docs/your-kernel.md."""
 
 
 @pytest.mark.timeout(600)

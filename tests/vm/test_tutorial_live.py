@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tutorial and the README on real targets: files, commands in their order, and what they are said to print."""
+"""The tutorial and the README on real targets: files, commands in their order, and their output."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.support.paths import ROOT
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 TRIES = 4
-"""Runs until one has no timer interrupt between the events that the page shows."""
+"""Maximum number of runs until one has no timer interrupt between the events that the page shows."""
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a kind: what follows the kind on the fence, and the text."""
+    """Yield the fenced blocks of a kind: the words after the kind on the fence, and the text."""
     pattern = rf"^```{kind}(?: (\S+))?\n(.*?)^```$"
     return re.findall(pattern, TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """What a printed line must look like: numbers that differ from run to run may be any, ``...`` is anything."""
+    """Return a pattern for a printed line: numbers that differ between runs are arbitrary, ``...`` is any text."""
     text = re.escape(" ".join(line.split()))
     text = re.sub(r"^\d+\\ (?=[NEUH]\\ )", r"\\d+\\ ", text)  # the number of an event
     text = re.sub(r"event\\ \d+", r"event\\ \\d+", text)
@@ -37,7 +37,7 @@ def pattern(line: str) -> re.Pattern[str]:
 
 
 def missing(shown: list[str], printed: str) -> str | None:
-    """The first line of a page that the output does not have at its place; None: it has all, in their order."""
+    """Return the first line of a page that the output lacks at its place; None: it has all, in their order."""
     words, at = " ".join(printed.split()), 0
     for line in shown:
         if line.strip() == "...":
@@ -50,7 +50,7 @@ def missing(shown: list[str], printed: str) -> str | None:
 
 
 def run_as_shown(console: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run the command of a console and compare what it prints, and its exit status, with the lines below it."""
+    """Run a console's command and compare its output and exit status with the lines below it."""
     command, *shown = console.splitlines()
     assert command.startswith("$ shadowfuzz ")
     for left in reversed(range(TRIES)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The findings of the corpus get, from evidence alone, the verdict that people gave them."""
+"""The findings of the corpus get the kept verdict from measured evidence alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from harness.vm.config import PROJECT
 REGRESSIONS = PROJECT / "corpus" / "regressions"
 TARGET = "kvm-nvhe"
 UNDECIDED = {
-    # The deployed level hands on KVM's ESR_EL1 there: one reading is with KVM, one against it.
+    # The deployed level passes KVM's ESR_EL1 through there, so the levels disagree.
     ("stage1_walk_outside_slots", "esr_el1", "prep_abort"),
-    # No level knows of a device where a memory slot was, so none expects that the register is written at all.
+    # No level models MMIO at the place of a deleted memory slot, so none predicts a write of the register.
     ("slot_gone_signed_load", "dirty.xN", "prep_abort"),
-    # The deployed level resets ELR_EL1 to 0, which is also where KVM's exception returns to.
+    # The deployed level resets ELR_EL1 to 0, which is also the return address of KVM's exception.
     ("reset_with_abort_pending", "elr_el1", ""),
 }
 
 
 @pytest.mark.timeout(180)
 def test_verdicts_of_the_findings() -> None:
-    # Above 40 bits no rule of ours says what is owed; people know that it is the same fault.
+    # Above 40 bits no rule of the contract applies; the cause is known to be the same fault.
     wanted = {
         row.scenarios[-1]: "unexplained" if row.id.endswith("above-40-bits") else row.verdict
         for row in load_regressions(REGRESSIONS / "expected.toml")
@@ -46,6 +46,6 @@ def test_verdicts_of_the_findings() -> None:
                 divergence = first_of(checked, key)
                 assert divergence is not None
                 if divergence.exit_class == "IRQ":
-                    continue  # an interrupt of the host's comes when it likes
+                    continue  # an interrupt of the host is asynchronous
                 expected = "unexplained" if (name, key[1], key[3]) in UNDECIDED else verdict
                 assert classify(evidence(trace, checked, divergence, counted)).name == expected, (name, key)

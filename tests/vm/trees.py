@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel build directories out of what the cache has: the image and the headers of a Debian kernel, laid out as one."""
+"""Make kernel build directories from the cache: image and headers of a Debian kernel in the layout of a build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def debian_tree(target: str, directory: Path, image_of: str | None = None) -> Pa
     headers = entry.path / str(entry.facts["headers"])
     usr = directory / "usr"
     (usr / "src").mkdir(parents=True)
-    # Links of the package lead to usr/lib, its Makefile to a directory beside it.
+    # Links of the package point to usr/lib, its Makefile to a sibling directory.
     (usr / "lib").symlink_to(headers.parent.parent / "lib")
     for path in headers.parent.iterdir():
         if path != headers:

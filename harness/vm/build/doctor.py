@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine needs, what of it is there, and how to get the rest: rows in, rows out, nothing printed."""
+"""Check what this machine needs, what is installed, and how to get the rest: rows in, rows out, nothing printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.vm.tools import require_tool, run_tool
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A Debian package, the command or the absolute path (a pattern) that shows that it is there, and its purpose."""
+    """A Debian package, the command or absolute path (a pattern) that proves that it is installed, and its purpose."""
 
     package: str
     evidence: str
@@ -27,9 +27,9 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """A compiler by its command: what it makes, with which flags, and the Debian packages that this takes.
+    """A compiler by its command: what it builds, its flags, and the Debian packages that provide it.
 
-    ``sources`` are files that it is to compile; it is tried with the system headers that these include.
+    ``sources`` are files that it must compile; the check includes their system headers.
     """
 
     command: str
@@ -41,7 +41,7 @@ class Compiler:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One answer: what was looked for, whether it is there, what was found, and how to get it if not."""
+    """One result: what was checked, whether it is present, details, and how to get it if it is missing."""
 
     kind: str
     name: str
@@ -52,10 +52,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target would boot; `prepared` is None if something of it is not in the cache.
+    """The state of a target's files; `prepared` is None if one of them is not in the cache.
 
-    `image_sha256` is that of the image as it is on disk now.  `boot_alarms` are what its kernel complains of while it
-    boots; None: it did not boot here yet.  `refused` is why it can never be there (empty: it can).
+    `image_sha256` is the hash of the image on disk.  `boot_alarms` are the alarms of its kernel during boot; None: it
+    has not booted here yet.  `refused` is why the target cannot be set up here (empty: it can).
     """
 
     config: MachineConfig
@@ -66,13 +66,13 @@ class TargetState:
 
 
 _ARCHITECTURES: Mapping[str, str] = MappingProxyType({"aarch64": "arm64", "x86_64": "amd64"})
-"""What Debian calls them."""
+"""Debian's names of architectures."""
 
 
 def parse_requirements(text: str, where: str, machine: str = "") -> tuple[Requirement, ...]:
-    """Return the rows of ``tools/debian-packages.txt``; InputError names the line that is none.
+    """Return the rows of ``tools/debian-packages.txt``; InputError names the malformed line.
 
-    Those of another ``machine`` (``uname -m``) are left out: ``[!arm64]`` behind a package as in deb-control(5).
+    Rows of another ``machine`` (``uname -m``) are left out: ``[!arm64]`` after a package, as in deb-control(5).
     """
     found: list[Requirement] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -89,7 +89,7 @@ def parse_requirements(text: str, where: str, machine: str = "") -> tuple[Requir
 
 
 def check_requirements(rows: Iterable[Requirement], find: Callable[[str], str | None]) -> tuple[Check, ...]:
-    """Return a check a row; `find` returns where a command or a path is, or None."""
+    """Return one check for each row; `find` returns the location of a command or path, or None."""
     checks: list[Check] = []
     for row in rows:
         found = find(row.evidence)
@@ -100,7 +100,7 @@ def check_requirements(rows: Iterable[Requirement], find: Callable[[str], str | 
 
 
 def check_compiler(row: Compiler) -> Check:
-    """Return whether a compiler compiles and links the least program with all system headers of its sources."""
+    """Check that a compiler compiles and links a minimal program with all system headers of its sources."""
     name = f"to compile {row.makes}"
     try:
         found = require_tool(row.command, row.packages[0])
@@ -109,12 +109,12 @@ def check_compiler(row: Compiler) -> Check:
             source.write_text("\n".join((*_system_headers(row.sources), "int main(void) { return 0; }", "")))
             run_tool([found, *row.flags, "-o", str(made), str(source)], found)
             if not made.exists():
-                raise SetupError(f"{found} made nothing of a program")
+                raise SetupError(f"{found} produced no output for a minimal program")
     except SetupError as error:
         return Check("compiler", name, False, str(error), f"sudo apt-get install --reinstall {' '.join(row.packages)}")
     except OSError as error:
         why = f"cannot be tried: {error.strerror or error}"
-        return Check("compiler", name, False, why, f"make room in {tempfile.gettempdir()}")
+        return Check("compiler", name, False, why, f"free space in {tempfile.gettempdir()}")
     return Check("compiler", name, True, f"{found} {' '.join(row.flags)}")
 
 
@@ -128,8 +128,8 @@ def check_distributions(
 ) -> tuple[Check, ...]:
     """Return a check for each Python distribution that the project requires, extras left out.
 
-    `requires` are requirement strings of the installed metadata; `version` returns what is installed, or None.  What is
-    asked for on other machines (``platform_machine``) is not missing on this one.
+    `requires` are requirement strings of the installed metadata; `version` returns what is installed, or None.  A
+    requirement for other machines (``platform_machine``) is not missing on this one.
     """
     checks: list[Check] = []
     for requirement in requires:
@@ -139,7 +139,7 @@ def check_distributions(
         name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
         found = version(name)
         if found is None and "platform_machine" in marker and f'"{machine}"' not in marker.replace("'", '"'):
-            why = f"has no package for {machine}, so that no campaign can run here"
+            why = f"has no package for {machine}: no campaign can run here"
             checks.append(Check("python", name, True, why))
             continue
         fix = "" if found else "make setup"
@@ -148,13 +148,13 @@ def check_distributions(
 
 
 def check_target(state: TargetState) -> Check:
-    """Return whether a target can boot at once, with the kernel image that it would use."""
+    """Check that a target can boot without further set-up, and that its kernel image is intact."""
     name, prepared = state.config.name, state.prepared
     if state.refused:
         why, _, fix = state.refused.partition(": use ")
         return Check("target", name, False, f"{state.config.summary}: {why}", f"use {fix}" if fix else "see above")
     if prepared is None:
-        detail = f"{state.config.summary}: its kernel is not fetched and built yet"
+        detail = f"{state.config.summary}: its kernel is not set up yet"
         return Check("target", name, False, detail, f"shadowfuzz setup --target {name}")
     detail = (
         f"{state.config.summary}: {prepared.package} {prepared.package_version}, "
@@ -164,5 +164,5 @@ def check_target(state: TargetState) -> Check:
         fix = f"rm -r {prepared.kernel.parent}, then shadowfuzz setup --target {name}"
         return Check("target", name, False, f"{detail} (damaged: {prepared.kernel_sha256} was fetched)", fix)
     if state.boot_alarms:
-        detail += f"; its kernel complains at boot: {'; '.join(state.boot_alarms)}"
+        detail += f"; alarms of its kernel at boot: {'; '.join(state.boot_alarms)}"
     return Check("target", name, True, detail)

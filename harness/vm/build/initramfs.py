@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The initramfs: a cpio archive in the "newc" format, written and read without tools.
+"""Write and read the initramfs, a cpio archive in the "newc" format, without external tools.
 
 Format: Documentation/driver-api/early-userspace/buffer-format.rst in the Linux sources.  Each member is a header of
 110 ASCII characters, a name ending in NUL, and data; name and data are padded to four bytes.
@@ -31,7 +31,7 @@ class Member:
 
 
 def directory(path: str) -> Member:
-    """Return a directory that everybody may enter."""
+    """Return a directory with mode 0755."""
     return Member(path, stat.S_IFDIR | 0o755)
 
 
@@ -46,7 +46,7 @@ def character_device(path: str, major: int, minor: int) -> Member:
 
 
 def write_cpio(members: Iterable[Member]) -> bytes:
-    """Return the archive: the same members always give the same bytes (root owns all, time is 0)."""
+    """Return the archive; equal members give equal bytes (owner root, time 0)."""
     parts = [_encode(member, number) for number, member in enumerate(members, start=1)]
     return b"".join([*parts, _encode(Member(TRAILER, 0), 0)])
 
@@ -65,7 +65,7 @@ def _pad(data: bytes) -> bytes:
 
 
 def read_cpio(archive: bytes) -> tuple[Member, ...]:
-    """Return the members of an archive, up to its trailer; ValueError says where it is damaged."""
+    """Return the members of an archive, up to its trailer; ValueError names the damaged offset."""
     found: list[Member] = []
     at = 0
     while True:
@@ -87,7 +87,7 @@ def read_cpio(archive: bytes) -> tuple[Member, ...]:
 
 
 def build_initramfs(agent: bytes, probe: bytes) -> bytes:
-    """Return the target's initramfs: the agent as ``/init``, the recording module, and what PID 1 expects.
+    """Return the target's initramfs: the agent as ``/init``, the recording module, and the files that PID 1 needs.
 
     Without ``/dev/console`` the kernel starts init with no standard output.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a machine's configuration to something that boots: kernel, recording module, agent, initramfs.
+"""Prepare a machine's configuration for booting: kernel, recording module, agent, initramfs.
 
 Two cache entries: the kernel with its headers (:mod:`harness.vm.build.kernel_entry`: fetched or copied once, then kept,
-so that a target does not change below a campaign), and what is compiled against it.
+so that a target does not change during a campaign), and the programs that are compiled against it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ CROSS = "aarch64-linux-gnu-"
 COMPILER_PACKAGE = "gcc-aarch64-linux-gnu"
 
 GUEST_RECIPE = "3"
-"""Part of the key of what is compiled: to be raised when the code below makes something else of the same sources."""
+"""Part of the compiled programs' key: raise it when the code below makes other programs of the same sources."""
 
 LAYOUT = "layout.json"
-"""Beside the recording module: where this kernel keeps the registers."""
+"""File next to the recording module: the offsets of registers in this kernel's structures."""
 
 GUEST_ROOM = 32 << 20
 GUESTS_KEPT = 12
-"""So many builds of the guest's programs stay for each kernel, those that were used last (1.2 MB each)."""
+"""Number of builds of the target's programs that are kept for each kernel, the last used (1.2 MB each)."""
 
 KBUILD = """\
 # -g: the host reads struct layouts from the module's DWARF.
-# Headers may have attributes that this compiler is too old for.
+# Headers may have attributes that this compiler does not know.
 ccflags-y := -g -Werror -Wno-error=attributes
-# No places for ftrace: it wants an alignment of functions that older compilers do not give, and BUGs without.
+# No ftrace call sites: ftrace needs an alignment of functions that older compilers do not produce, and BUGs without it.
 ccflags-remove-y := $(CC_FLAGS_FTRACE)
 obj-m := probe.o
 """
@@ -57,12 +57,12 @@ AGENT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
 
 @dataclass(frozen=True, slots=True)
 class PreparedTarget:
-    """Everything that a machine boots from, and where it came from.
+    """Everything that a machine boots from, and its origin.
 
     `kernel_release` is ``uname -r``; `package_version` is that of the Debian package (of the recording module's
-    headers, if another image was given); `module_elf` is the recording module with its DWARF, `layout` a
-    ContextLayout as JSON; `qemu` are the first words of the emulator's command line.  `borrowed`: the package
-    version whose headers the module was built with, if the kernel has none of its own; layouts are then in its BTF.
+    headers, if another image was given); `module_elf` is the recording module with its DWARF, `layout` a ContextLayout
+    as JSON; `qemu` are the first words of the emulator's command line.  `borrowed`: the package version whose headers
+    the module was built with, if the kernel has no headers of its own; layouts are then read from its BTF.
     """
 
     name: str
@@ -86,10 +86,10 @@ def prepare(
     cache: Cache | None = None,
     sources: Path = GUEST_SOURCES,
 ) -> PreparedTarget:
-    """Return the target, built as far as it is not in the cache.
+    """Return the target; parts that are not in the cache are built.
 
-    `kernel` is booted in place of the package's image; the module stays that of the package.  SetupError: something
-    is missing on this machine; InputError: `kernel` is not an arm64 Image of the same release.
+    `kernel` is booted instead of the package's image; the module is that of the package.  SetupError: a tool is missing
+    on this machine.  InputError: `kernel` is not an arm64 Image of the same release.
     """
     where = cache if cache is not None else Cache(default_root(os.environ))
     given = None if kernel is None else read_image(kernel)
@@ -111,7 +111,7 @@ def prepare(
 def find_prepared(
     config: MachineConfig, *, cache: Cache | None = None, sources: Path = GUEST_SOURCES
 ) -> PreparedTarget | None:
-    """Return the target if it needs nothing more than the cache; never builds."""
+    """Return the target if all of it is in the cache; never builds."""
     where = cache if cache is not None else Cache(default_root(os.environ))
     found = find_kernel_entry(config, where)
     if found is None or shutil.which(f"{CROSS}gcc") is None:
@@ -145,9 +145,9 @@ def _target(
 
 
 def _guest_key_parts(sources: Path) -> tuple[str | bytes, ...]:
-    """Return everything but the kernel that decides what the guest's programs become."""
+    """Return all inputs of the target's programs but the kernel: recipe, compiler, sources."""
     compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
-    state = compiler.stat()  # a new compiler is another file; asking it for its version would take longer
+    state = compiler.stat()  # a new compiler is another file; to run it for its version would take longer
     parts: list[str | bytes] = [GUEST_RECIPE, f"{compiler} {state.st_size} {state.st_mtime_ns}"]
     parts += [KBUILD, *AGENT_FLAGS, protocol_header.render(), vcpu_layout.render_own()]
     try:
@@ -172,17 +172,17 @@ def _build_guest(entry: Entry, sources: Path, work: Path, progress: Progress) ->
     borrowed = "borrowed" in entry.facts
     btf = None
     if borrowed:
-        progress(f"no headers in the archive: those of {entry.facts['borrowed']}, layouts from its own BTF")
+        progress(f"no headers in the archive: using those of {entry.facts['borrowed']}, layouts from BTF")
         btf = read_btf(Path(str(entry.facts["image"])))
         (build / "layout.h").write_text(vcpu_layout.render_borrowed(btf, str(release)))
     else:
         (build / "layout.h").write_text(vcpu_layout.render_own())
     (build / "Kbuild").write_text(KBUILD)
-    headers = entry.path / str(entry.facts["headers"])  # of a build directory it is absolute
+    headers = entry.path / str(entry.facts["headers"])  # absolute for a build directory
     build_module(headers, build, progress, _toolchain(entry))
     (build / "probe.ko").rename(work / "probe.ko")
     layout = vcpu_layout.read_btf_layout(btf, str(release)) if btf is not None else read_layout(work / "probe.ko")
-    # Here, because reading DWARF takes longer than half a boot.
+    # Kept in the entry, because reading DWARF takes longer than half a boot.
     (work / LAYOUT).write_text(json.dumps(layout.to_json()))
     strip = [f"{CROSS}strip", "--strip-debug", "-o", str(build / "stripped.ko"), str(work / "probe.ko")]
     run_tool(strip, "stripping the recording module")
@@ -197,24 +197,24 @@ def _build_guest(entry: Entry, sources: Path, work: Path, progress: Progress) ->
 
 
 def _unbind(module: Path) -> None:
-    """Let a kernel load a module that was built for another: it has no versions then that could be wrong.
+    """Remove a module's symbol versions, so that a kernel loads a module that was built for another one.
 
-    CONFIG_MODULE_FORCE_LOAD (Debian sets it) takes a module without; what really matters was compared before.
-    SetupError: the module has code that depends on numbers of CPU features.
+    CONFIG_MODULE_FORCE_LOAD (Debian sets it) accepts a module without versions; the relevant layouts were compared
+    before.  SetupError: the module has alternatives, which depend on the kernel's numbers of CPU features.
     """
     _, sections = run_tool([f"{CROSS}objdump", "-h", str(module)], "reading the recording module")
     if ".altinstructions" in sections:
-        raise SetupError("the recording module has alternatives: it can only be built with a kernel's own headers")
+        raise SetupError("the recording module contains alternatives: it must be built with the kernel's own headers")
     run_tool([f"{CROSS}objcopy", "--remove-section=__versions", str(module)], "removing the module's versions")
     module.write_bytes(module.read_bytes().replace(b"\0vermagic=", b"\0vermagiX="))
 
 
 GCC: tuple[str, ...] = (f"CC={CROSS}gcc",)
-"""The headers ask for the compiler by its Debian 12 name, gcc-12; a cross compiler is called otherwise."""
+"""The headers use the compiler's Debian 12 name, gcc-12; a cross compiler has another name."""
 
 
 def _toolchain(entry: Entry) -> tuple[str, ...]:
-    """Return what make is told of the compiler: a kernel's flags are those of the one that it was built with."""
+    """Return make's variables for the compiler; a kernel's flags are for the compiler that it was built with."""
     facts = entry.facts
     if facts.get("clang"):
         require_tool("clang", "clang")
@@ -226,11 +226,11 @@ def _toolchain(entry: Entry) -> tuple[str, ...]:
 
 
 def build_module(headers: Path, build: Path, progress: Progress = quiet, toolchain: tuple[str, ...] = GCC) -> None:
-    """Build the module in `build` against unpacked `headers`; SetupError with the compiler's first complaint."""
+    """Build the module in `build` against unpacked `headers`; SetupError has the compiler's first error."""
     make = require_tool("make", "make")
     argv = [make, "-C", str(headers), f"M={build}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", *toolchain]
-    # No BTF: it would need pahole, and the host reads DWARF.  Only make sees this; the structs stay the kernel's.
+    # No BTF: it would need pahole, and the host reads DWARF.  This changes only make's variable, no struct.
     argv += ["CONFIG_DEBUG_INFO_BTF_MODULES="]
-    # -fmin-function-alignment is GCC 14's; make then falls back to -falign-functions.
+    # -fmin-function-alignment is new in GCC 14; make then uses -falign-functions.
     argv += ["CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=", "modules"]
     run_tool(argv, "compiling the recording module", progress=progress)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that a target records: a static arm64 one of the user's, or the small VMM that boots Linux."""
+"""Build the programs that a target records: a static arm64 program of the user, or the small VMM that boots Linux."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 NAMES = ("recorder", "linuxguest", "guestinit")
 ROOM = 16 << 20
 MAX_BYTES = 256 << 20
-"""Largest program or file that is taken into the target, in bytes: it has to fit into its RAM, twice."""
+"""Maximum size of a program or file for the target, in bytes: it must fit into its RAM twice."""
 GUEST_LINE = "guest: user space of Linux"
-"""What the Linux guest prints in user space."""
+"""The line that the Linux guest prints in user space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What runs in the target: arguments (the first is a path in the target), and files by their name in /program."""
+    """A program for the target: arguments (the first is a path in the target), and files by their name in /program."""
 
     title: str
     arguments: tuple[str, ...]
@@ -38,7 +38,7 @@ class Program:
 
 
 def read_program(path: Path, arguments: tuple[str, ...], extra: Mapping[str, Path]) -> Program:
-    """Return a program of the user's with the files that it wants; InputError: it cannot run there."""
+    """Return a program of the user with its files; InputError: it cannot run in the target."""
     reason = why_not_static_arm64(path)
     if reason:
         raise InputError(str(path), None, reason)
@@ -59,7 +59,7 @@ def _read(path: Path) -> bytes:
 
 
 def linux_guest(prepared: PreparedTarget, built: Path, *, cpus: int, memory_mib: int, words: str) -> Program:
-    """Return the VMM that boots the target's own kernel as a guest, with an init that says so and powers off."""
+    """Return the VMM that boots the target's own kernel as a guest, with an init that prints a line and powers off."""
     initrd = write_cpio(
         (
             directory("dev"),
@@ -77,7 +77,7 @@ def linux_guest(prepared: PreparedTarget, built: Path, *, cpus: int, memory_mib:
 
 
 def build_programs(progress: Progress = quiet, cache: Cache | None = None) -> Path:
-    """Return the directory with the compiled programs of :data:`NAMES`; SetupError: no compiler, or it complains."""
+    """Return the directory with the compiled programs of :data:`NAMES`; SetupError: no compiler, or it fails."""
     where = cache if cache is not None else Cache(default_root(os.environ))
     compiler = Path(require_tool(f"{CROSS}gcc", COMPILER_PACKAGE)).resolve()
     state = compiler.stat()
@@ -102,7 +102,7 @@ def _compile(work: Path, progress: Progress) -> Mapping[str, object]:
 
 
 def overlay(program: Program, built: Path) -> bytes:
-    """Return the archive that goes behind a target's initramfs: the recorder, and the program's files."""
+    """Return the archive to append to a target's initramfs: the recorder, and the program's files."""
     argv = b"".join(argument.encode() + b"\0" for argument in program.arguments)
     return write_cpio(
         (

@@ -26,15 +26,15 @@ def _struct(name: str, words: Iterable[protocol.Word], head: str = "") -> Iterat
 
 
 def _el12(encoding: Encoding) -> Encoding:
-    """The EL12 alias of an EL1 register is the same encoding with op1 = 5 (Arm ARM D5.1.5)."""
+    """Return the encoding of a register's EL12 alias: that of the EL1 register with op1 = 5 (Arm ARM D5.1.5)."""
     op0, _, crn, crm, op2 = encoding
     return op0, 5, crn, crm, op2
 
 
 def _live_rows() -> Iterator[str]:
     yield "/*"
-    yield " * Registers that a VHE host keeps in the CPU: slot of sys_regs[], op0, op1, CRn, CRm, op2, and the first"
-    yield " * kernel version that keeps it in memory."
+    yield " * Registers that a VHE host leaves in the CPU: slot of sys_regs[], op0, op1, CRn, CRm, op2, and the first"
+    yield " * kernel version that saves it to memory."
     yield " */"
     yield "#define SF_VHE_LIVE(X) \\"
     for register in registers.STATE:
@@ -49,7 +49,7 @@ def _live_rows() -> Iterator[str]:
 
 
 def render() -> str:
-    """Return the text of ``protocol.h``.  The same tables always give the same text."""
+    """Return the text of ``protocol.h``.  Equal tables give equal text."""
     lines = [
         "/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */",
         "/* Generated from harness/protocol.py: do not edit. */",
@@ -71,7 +71,7 @@ def render() -> str:
         f"#define SF_ONE_REG_X0 {registers.BY_NAME['x0'].one_reg:#x}ULL",
         f"#define SF_ONE_REG_X1 {registers.BY_NAME['x1'].one_reg:#x}ULL",
         f"#define SF_ONE_REG_PC {registers.BY_NAME['pc'].one_reg:#x}ULL",
-        "/* Registers that a reset leaves as they are (the architecture has them UNKNOWN). */",
+        "/* Registers that a KVM reset does not change (architecturally UNKNOWN after a reset). */",
         "#define SF_KEPT_BY_RESET(X) \\",
         *(f"\tX({r.one_reg:#x}ULL) \\" for r in registers.STATE if r.kept_by_reset),
         "",
@@ -103,7 +103,7 @@ def render() -> str:
         *(f"#define SF_{r.name.upper()}_BASE {r.base:#x}ULL" for r in (layout.GICD, layout.GICR)),
         f"#define SF_WINDOWS {protocol.WINDOWS}",
         f"#define SF_WINDOW_SIZE {layout.WINDOW_SIZE}",
-        "/* The vCPUs of scenarios: machine, number of the vCPU in it, window of its code. */",
+        "/* The vCPUs of scenarios: VM, number of the vCPU in it, window of its code. */",
         "#define SF_CONTEXT_ROWS(X) \\",
         *(f"\tX({c.machine}, {c.vcpu}, {c.window}) \\" for c in layout.CONTEXTS),
         "",
@@ -125,7 +125,7 @@ def render() -> str:
         *_struct("sf_lists", protocol.LIST_WORDS, "\tsf_u32 type, size, step, flags;"),
         *_struct("sf_host", protocol.HOST_WORDS, "\tsf_u32 type, size, step, flags;"),
         *_struct("sf_api", protocol.API_WORDS, "\tsf_u32 type, size, step, flags;"),
-        "/* Exception classes that KVM takes for calls. */",
+        "/* Exception classes that KVM handles as calls. */",
         "#define SF_CALLS(X) \\",
         *(f"\tX({exits.EC_BY_NAME[name]:#x}) \\" for name in exits.CALLS),
         "",

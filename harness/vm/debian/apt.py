@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian packages by name, as an ordinary user, through an apt state of our own.
+"""Fetch Debian packages by name, as an unprivileged user, through a private apt state.
 
-apt checks every signature and hash as it always does; only its directories are ours, so that the machine's
-configuration, lists and package database stay as they are.  Measured: update 1.5 s, kernel and headers 2 s.
+apt checks every signature and hash as usual; only its directories are private, so that the machine's configuration,
+lists and package database do not change.  Measured: update 1.5 s, kernel and headers 2 s.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import SetupError
 from harness.vm.debian.apt_sources import Source, debian_sources, read_sources, security_sources
-from harness.vm.tools import Progress, quiet, require_tool, run_tool, telling_line
+from harness.vm.tools import Progress, quiet, reason_line, require_tool, run_tool
+
+if TYPE_CHECKING:
+    from debian.deb822 import Packages
 
 TARGET_ARCHITECTURE = "arm64"
 
 PASSED_OPTIONS = re.compile(r"Acquire::(https?::.*|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date|Max-FutureTime)")
-"""Options of the machine's apt that say how to reach a mirror (proxy, certificates) and how to trust its clock."""
+"""Options of the machine's apt for access to mirrors (proxy, certificates) and for the check of dates."""
 
 
 Offer = Callable[[Iterable[Source], str], tuple[Source, ...]]
-"""From the machine's sources and its release's name to further places of the same archive."""
+"""Function from the machine's sources and its release's name to further sources of the same archive."""
 
 UPDATE_SECONDS = 300.0
-"""20 MB of lists; every mirror that is dead costs up to a minute of it."""
+"""For 20 MB of lists; every unreachable mirror takes up to a minute of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,13 @@ class Package:
 
     @property
     def wanted(self) -> str:
-        """The package as apt-get takes it, exact to the version."""
+        """The argument of apt-get for exactly this version."""
         return f"{self.name}:{self.architecture}={self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Debian's archive as this machine reaches it, with its state below `state`."""
+    """Debian's archive on this machine's mirrors, with its state below `state`."""
 
     state: Path
     build_architecture: str
@@ -68,7 +72,7 @@ class Archive:
     def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
         """Fetch packages; return the .deb files, in order.
 
-        A file that a killed download left is completed, one that is there and right is not fetched again.
+        A partial file of a killed download is completed; an existing correct file is not fetched again.
         """
         directory = self.state / "debs"
         directory.mkdir(parents=True, exist_ok=True)
@@ -79,12 +83,12 @@ class Archive:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What makes apt's programs use this state."""
+        """The environment that makes apt's programs use this state."""
         return {"APT_CONFIG": str(self.state / "apt.conf")}
 
 
 def _deb(directory: Path, package: Package) -> Path:
-    # apt escapes what may not stand in a file name (an epoch's colon becomes %3a): only the ends are sure.
+    # apt escapes characters that a file name must not have (an epoch's colon becomes %3a): only both ends are certain.
     found = [
         path
         for path in directory.glob(f"{package.name}_*.deb")
@@ -92,12 +96,12 @@ def _deb(directory: Path, package: Package) -> Path:
     ]
     if len(found) != 1:
         raise SetupError(f"apt-get download left {len(found)} files of {package.wanted} in {directory}")
-    # apt checks what it fetches, but takes a file of the right length that was there before as it is.
+    # apt checks what it fetches, but accepts an existing file of the right length unchecked.
     with found[0].open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() == package.sha256:
             return found[0]
     found[0].unlink()
-    raise SetupError(f"{found[0].name} was damaged and is removed: run the command again to fetch it anew")
+    raise SetupError(f"{found[0].name} was damaged and is removed: run the command again to fetch it again")
 
 
 def open_archive(
@@ -105,9 +109,9 @@ def open_archive(
 ) -> Archive:
     """Write the private apt state below `state`, fetch the package lists, and return the archive.
 
-    `etc` is the machine's ``/etc``; `offer` gives further suites for the machine's sources and release.  A list that
-    cannot be fetched is no error here: an older one may do.  The caller holds a lock, for apt refuses to work on one
-    state twice.
+    `etc` is the machine's ``/etc``; `offer` returns further suites for the machine's sources and release.  A list that
+    cannot be fetched is not an error here: an older one may suffice.  The caller holds a lock, because apt refuses
+    concurrent use of one state.
     """
     for command, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("gpgv", "gpgv")):
         require_tool(command, package)
@@ -121,7 +125,7 @@ def open_archive(
     (state / "preferences").write_text(PREFERENCES)
     (state / "apt.conf").write_text(render_apt_conf(state, architecture.strip(), passed_options(dump)))
     places = {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in offer(configured, codename)}
-    # The machine's own entries win: apt refuses a file that names a place twice with different options.
+    # The machine's own entries take precedence: apt refuses a file that names a source twice with different options.
     places |= {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in configured}
     (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza() for source in places.values()))
     env = {"APT_CONFIG": str(state / "apt.conf")}
@@ -177,11 +181,12 @@ Package: *
 Pin: release o=*
 Pin-Priority: -1
 """
-"""Only what a signed Release file calls Debian's is ever chosen (apt_preferences(5)); the first match counts."""
+"""Only packages whose signed Release file has a Debian origin are selected (apt_preferences(5)); the first match
+counts."""
 
 
 def passed_options(dump: str) -> tuple[str, ...]:
-    """Return the lines of ``apt-config dump`` that our apt takes over from the machine's."""
+    """Return the lines of ``apt-config dump`` that the private apt copies from the machine's."""
     set_ones = (line.strip() for line in dump.splitlines() if not line.endswith('"";'))
     return tuple(line for line in set_ones if PASSED_OPTIONS.fullmatch(line.partition(" ")[0]))
 
@@ -190,13 +195,13 @@ def render_apt_conf(state: Path, build_architecture: str, passed: Sequence[str])
     """Return the apt configuration that keeps everything below `state`; trusted keys stay the machine's."""
     architectures = dict.fromkeys([TARGET_ARCHITECTURE, build_architecture])
     rows = (
-        # First, so that ours win.
+        # First, so that the lines below override them.
         *passed,
         f'Dir::State "{state}";',
         f'Dir::State::status "{state}/status";',
         f'Dir::State::lists "{state}/lists";',
         f'Dir::Cache "{state}/cache";',
-        # Half of the room: 100 MB that would be read once.
+        # Half of the disk space: 100 MB that would be read once.
         'Dir::Cache::srcpkgcache "";',
         'Acquire::GzipIndexes "true";',
         'Dir::Etc::sourcelist "/dev/null";',
@@ -207,10 +212,10 @@ def render_apt_conf(state: Path, build_architecture: str, passed: Sequence[str])
         'Dir::Etc::parts "/dev/null";',
         f'APT::Architecture "{TARGET_ARCHITECTURE}";',
         f"APT::Architectures {{ {' '.join(f'{name!r};' for name in architectures)} }};".replace("'", '"'),
-        # Only matters to root: the cache is not readable for the user that apt would change to.
+        # Matters for root only: the user that apt would change to cannot read the cache.
         'APT::Sandbox::User "";',
         'Acquire::Languages "none";',
-        # A dead mirror should be known in a minute, not in ten.
+        # Detect an unreachable mirror in one minute, not in ten.
         'Acquire::http::Timeout "20";',
         'Acquire::https::Timeout "20";',
         'Acquire::Retries "2";',
@@ -219,36 +224,36 @@ def render_apt_conf(state: Path, build_architecture: str, passed: Sequence[str])
 
 
 def fetch_failure(output: str) -> str:
-    """Return what ``apt-get update`` says about lists it could not fetch; empty if it got all of them."""
+    """Return the error of ``apt-get update`` for lists that it could not fetch; empty if it fetched all of them."""
     troubles = [line for line in output.splitlines() if line.startswith(("W: Failed to fetch", "E: "))]
-    return telling_line("\n".join(troubles)).partition(": ")[2]
+    return reason_line("\n".join(troubles)).partition(": ")[2]
 
 
 def parse_record(text: str) -> Package:
     """Return the first package of ``apt-cache show``: fields as in deb-control(5), Depends without versions.
 
-    Of alternatives (``a | b``) the first is taken, as apt does.
+    Of alternatives (``a | b``) the first is used, as by apt.
     """
     return record_package(record_fields(text.partition("\n\n")[0]))
 
 
-def record_fields(record: str) -> Mapping[str, str]:
-    """Return the one-line fields of a record of deb-control(5)."""
-    return dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
+def record_fields(record: str) -> Packages:
+    """Return the fields of a record of deb-control(5)."""
+    from debian.deb822 import Packages  # 50 ms, which only set-up needs
+
+    return Packages(record)
 
 
-def record_package(fields: Mapping[str, str]) -> Package:
+def record_package(fields: Packages) -> Package:
     """Return the package of a record; SetupError names a field that is missing."""
     try:
-        depends = tuple(
-            re.split(r"[\s(|:]", item.strip())[0] for item in fields.get("Depends", "").split(",") if item.strip()
-        )
+        depends = tuple(alternatives[0]["name"] for alternatives in fields.relations["depends"] or ())
         return Package(fields["Package"], fields["Version"], fields["Architecture"], depends, fields["SHA256"])
     except KeyError as error:
-        raise SetupError(f"apt-cache show gave a record without the field {error.args[0]}") from error
+        raise SetupError(f"apt-cache show gave a record without the field {error.args[0]!s}") from error
 
 
 def unpack(debs: Sequence[Path], directory: Path, progress: Progress = quiet) -> None:
-    """Unpack .deb files over each other into `directory`; nothing of them is run."""
+    """Unpack .deb files into one `directory`, without running their scripts."""
     for deb in debs:
         run_tool(["dpkg-deb", "-x", str(deb), str(directory)], f"unpacking {deb.name}", progress=progress)

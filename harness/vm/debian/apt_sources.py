@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where this machine gets Debian from: its own apt sources, read and narrowed to Debian's archive.
+"""Read this machine's apt sources and select those of Debian's archive.
 
-Both formats of sources.list(5).  Lines that do not parse are skipped, not errors: apt's own complaints about them are
-the owner's business, and one good entry is enough for us.
+Both formats of sources.list(5).  Lines that do not parse are skipped without an error: apt reports them itself, and one
+valid entry is enough.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place of an archive: URI, suite, components, and those apt options that we keep (deb822 names)."""
+    """One source of an archive: URI, suite, components, and the apt options that are kept (deb822 names)."""
 
     uri: str
     suite: str
@@ -23,7 +23,7 @@ class Source:
     options: tuple[tuple[str, str], ...] = ()
 
     def stanza(self) -> str:
-        """Return the source as a deb822 stanza.  Its architectures are ours to choose and so not named."""
+        """Return the source as a deb822 stanza, without architectures: the private apt configuration sets them."""
         lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
         return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.options)]) + "\n"
 
@@ -35,16 +35,16 @@ KEPT_OPTIONS: Mapping[str, str] = {
     "by-hash": "By-Hash",
     "snapshot": "Snapshot",
 }
-"""Options that say how to fetch and check.  Not ``Trusted``: what is not signed is not used."""
+"""Options for fetching and checking.  Not ``Trusted``: unsigned archives are not used."""
 
 NO = frozenset({"no", "false", "without", "off", "disable", "0"})
-"""apt's words for no: ``StringToBool`` in apt-pkg/contrib/strutl.cc."""
+"""apt's values for false: ``StringToBool`` in apt-pkg/contrib/strutl.cc."""
 
 DEBIAN_KEYRING = re.compile(r"debian-archive-[a-z0-9.-]*")
 """The files of the package debian-archive-keyring, in /usr/share/keyrings and /etc/apt/trusted.gpg.d."""
 
 DEBIAN_PATH = re.compile(r"debian(-security)?")
-"""How the last part of a Debian mirror's path is called: the archive's own layout, which mirrors keep."""
+"""The last part of a Debian mirror's path: mirrors keep the layout of the archive."""
 
 SCHEMES = ("http:", "https:", "file:", "copy:", "mirror+", "mirror:", "ftp:", "tor+")
 
@@ -75,7 +75,7 @@ def parse_one_line(text: str) -> tuple[Source, ...]:
         match = ONE_LINE.fullmatch(line.partition("#")[0].strip())
         if match is None:
             continue
-        # `signed-by+=x` and `-=` exist too; they change a default that a .list file does not have.
+        # `signed-by+=x` and `-=` also exist; they change a default that a .list file does not have.
         pairs = [word.partition("=") for word in (match["options"] or "").split()]
         options = {name.rstrip("+").lower(): value for name, _, value in pairs}
         found += _sources([match["uri"]], [match["suite"]], match["components"].split(), options)
@@ -93,24 +93,11 @@ def parse_deb822(text: str) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def _stanzas(text: str) -> Iterable[Mapping[str, str]]:
-    fields: dict[str, str] = {}
-    last = ""
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            if fields:
-                yield fields
-            fields, last = {}, ""
-        elif line[0] in " \t":
-            if last:
-                fields[last] += "\n" + line  # a key written out in full keeps its lines
-        else:
-            name, colon, value = line.partition(":")
-            last = name.strip().lower() if colon else ""
-            if last:
-                fields[last] = value.strip()
+def _stanzas(text: str) -> Iterator[Mapping[str, str]]:
+    from debian.deb822 import Deb822  # 50 ms, which only set-up needs
+
+    for stanza in Deb822.iter_paragraphs(text.splitlines(), use_apt_pkg=False):
+        yield {name.lower(): value for name, value in stanza.items()}
 
 
 def _sources(
@@ -123,16 +110,16 @@ def _sources(
 
 
 def debian_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ...]:
-    """Return those that are Debian's own archive for the release `codename`, with the component main only.
+    """Return the sources that are Debian's own archive for the release `codename`, with the component main only.
 
-    Another vendor's archive may be laid out in the same way; what tells it apart here is its key.  Whatever
-    gets past this is caught by the origin that apt itself reads from the signed Release file (apt.py).
+    Another vendor's archive may have the same layout; its key distinguishes it here.  What passes this check is caught
+    by the origin that apt reads from the signed Release file (apt.py).
     """
     suites = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}-backports", f"{codename}/updates"}
     found: dict[tuple[str, str], Source] = {}
     for source in sources:
         if source.suite.rstrip("/") in suites and "main" in source.components and _is_debian(source):
-            # Once each, the first: apt refuses a file that names a place twice with different keys.
+            # Only the first of each: apt refuses a file that names a source twice with different keys.
             place = (source.uri.rstrip("/"), source.suite)
             found.setdefault(place, Source(source.uri, source.suite, ("main",), source.options))
     return tuple(found.values())
@@ -142,7 +129,7 @@ def _is_debian(source: Source) -> bool:
     key = dict(source.options).get("Signed-By", "")
     if key.startswith("/"):
         return all(DEBIAN_KEYRING.fullmatch(Path(name).name) for name in re.split(r"[\s,]+", key.strip()))
-    # No key of its own, or one written out: the path decides.
+    # No key option, or an embedded key: the path decides.
     return source.uri.startswith("mirror") or DEBIAN_PATH.fullmatch(_last_part(source.uri)) is not None
 
 
@@ -151,10 +138,10 @@ def _last_part(uri: str) -> str:
 
 
 def security_sources(sources: Iterable[Source], codename: str) -> tuple[Source, ...]:
-    """Return where the security suite would be on the same mirrors; empty if the machine already has one.
+    """Return the expected sources of the security suite on the same mirrors; empty if the machine already has one.
 
-    Kernels newer than the release's own live in that suite.  A mirror ``.../debian`` by custom has its
-    ``.../debian-security``; it may not, so these are offers, not promises.
+    That suite has kernels newer than the release's own.  A mirror ``.../debian`` usually has ``.../debian-security``
+    next to it, but it may be missing.
     """
     known = tuple(sources)
     suite = f"{codename}-security"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every arm64 cloud kernel that Debian's archive offers: the suites, the packages of each kernel, what they allow.
+"""List every arm64 cloud kernel of Debian's archive: suites, packages of each kernel, features.
 
-The lists are apt's own, signed and checked by apt, in a private state next to the one of the machine's release; what
-was seen once is remembered in ``kernels.json``, so that a kernel that has left the archive can be named as such.
+apt fetches and verifies the lists, in a private state next to the one of the machine's release.  Kernels that were
+listed once are kept in ``kernels.json``, so that a kernel that has left the archive can be reported as such.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ RELEASES: tuple[str, ...] = ("bookworm", "trixie", "sid")
 POCKETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"bookworm": ("", "-updates", "-backports"), "trixie": ("", "-updates", "-backports"), "sid": ("",)}
 )
-"""Suites of each release in the main archive; its security suite, where it has one, is in the security archive."""
+"""Suites of each release in the main archive; its security suite, if any, is in the security archive."""
 
 TOOL_LIBRARIES: tuple[str, ...] = (*("libc6", "libelf1", "libelf1t64", "zlib1g", "libssl3", "libssl3t64", "libzstd1"),)
-"""What the programs of linux-kbuild are linked with, under each release's name."""
+"""Libraries that the programs of linux-kbuild are linked with, by the package names of all releases."""
 
 LIBELF_NEEDS: tuple[str, ...] = ("libc6", "zlib1g", "libzstd1")
-"""What libelf itself is linked with (its Depends)."""
+"""Libraries that libelf itself is linked with (its Depends)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel of the archive.
 
-    `version` is the package's, `release` is ``uname -r`` without the flavour; `size` is in bytes, of all that is to be
-    fetched.  `image` and `headers` are packages; no headers means that no recording module can be built for it
-    from the archive alone.  `listed`: the archive offers it now.
+    `version` is the package's, `release` is ``uname -r`` without the flavour; `size` is the sum of its packages in
+    bytes.  `image` and `headers` are packages; without headers no recording module can be built for it from the archive
+    alone.  `listed`: the archive offers it now.
     """
 
     version: str
@@ -59,7 +59,7 @@ class Kernel:
 
     @property
     def uname(self) -> str:
-        """What ``uname -r`` says in it."""
+        """The value of ``uname -r``."""
         return f"{self.release}-{FLAVOUR}"
 
     @property
@@ -70,7 +70,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that targets can use from a kernel version on."""
+    """A feature that targets can use from a kernel version on."""
 
     name: str
     since: tuple[int, int]
@@ -78,7 +78,7 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("nVHE", (3, 9), "arch/arm64/kvm/arm.c: the first mode there was"),
+    Feature("nVHE", (3, 9), "arch/arm64/kvm/arm.c: KVM's first mode on Arm"),
     Feature("VHE", (4, 6), 'arch/arm64/kvm/hyp/vhe/switch.c; series "arm64: KVM: VHE" of 4.6; an Armv8.1 CPU'),
     Feature("protected", (5, 12), "Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode=protected"),
     Feature("protected VMs", (7, 1), "Documentation/virt/kvm/arm/pkvm.rst of 7.1: KVM_CREATE_VM type bit 31"),
@@ -87,16 +87,16 @@ FEATURES: tuple[Feature, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What is known of the archive: kernels in version order, and the suites that could not be read, with why."""
+    """The known kernels of the archive in version order, and the suites that could not be read, with the reason."""
 
     kernels: tuple[Kernel, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, wanted: str) -> Kernel:
-        """Return the kernel of a release or package version, or of the beginning of one; InputError if not one.
+        """Return the kernel of a release or package version, or of a prefix; InputError unless exactly one matches.
 
         ``6.12.117`` may be built for several Debian releases; rebuilds of one source version count as one, and the
-        one for the older Debian is taken.  ``7.3.*`` is the newest that begins so.
+        build for the older Debian is returned.  ``7.3.*`` is the newest kernel with this prefix.
         """
         if wanted.endswith(".*"):
             newest = [k for k in self.kernels if k.listed and _begins(k.version, wanted.removesuffix(".*"))]
@@ -108,7 +108,7 @@ class Kernels:
             raise InputError(wanted, None, f"no such kernel; {self._summary()}")
         if len(found) > 1 and len({source_version(k.version) for k in found}) > 1:
             names = ", ".join(k.version for k in found[:6]) + (", ..." if len(found) > 6 else "")
-            raise InputError(wanted, None, f"{len(found)} kernels begin so: {names}")
+            raise InputError(wanted, None, f"{len(found)} kernels match: {names}")
         return min(found, key=lambda k: version_key(k.version))
 
     def _summary(self) -> str:
@@ -117,21 +117,21 @@ class Kernels:
 
 
 def _begins(version: str, wanted: str) -> bool:
-    """Whether `wanted` is a whole beginning: 6.1 begins 6.1.192 but not 6.12."""
+    """Whether `wanted` is a prefix of whole components: 6.1 matches 6.1.192 but not 6.12."""
     rest = version.removeprefix(wanted)
     return rest != version and not (wanted[-1:].isdigit() and rest[:1].isdigit())
 
 
 def source_version(version: str) -> str:
-    """Return the version of the source that a rebuild is made of: ``6.12.117-1~deb12u1`` is of ``6.12.117-1``."""
+    """Return the source version of a rebuild: ``6.12.117-1`` for ``6.12.117-1~deb12u1``."""
     return re.sub(r"~(bpo|deb)\d+[u+]\d+$", "", version)
 
 
 def suite_sources(configured: Iterable[Source], codename: str) -> tuple[Source, ...]:
     """Return every suite of :data:`RELEASES` on the mirrors that this machine uses for its own release.
 
-    A mirror ``.../debian`` by custom has its ``.../debian-security``.  The keyring stays the machine's: apt says
-    if it lacks a release's key.
+    A mirror ``.../debian`` usually has ``.../debian-security`` next to it.  The keyring is the machine's: apt reports a
+    missing key of a release.
     """
     known = tuple(configured)
     main = [s for s in known if s.suite.rstrip("/") == codename and not s.uri.rstrip("/").endswith("-security")]
@@ -148,14 +148,14 @@ def suite_sources(configured: Iterable[Source], codename: str) -> tuple[Source, 
 
 
 def read_lists(archive: Archive) -> Kernels:
-    """Return the kernels in the lists that apt fetched, and what it said of the suites that it could not."""
+    """Return the kernels in the lists that apt fetched, and the error of each suite that it could not fetch."""
     argv = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(CODENAME)|$(ARCHITECTURE)|$(FILENAME)"]
     _, output = run_tool([*argv, "Created-By: Packages"], "asking apt for its lists", env=archive.environment)
     seen: dict[Package, tuple[int, set[str]]] = {}
     suites: set[str] = set()
     for line in output.splitlines():
         origin, suite, architecture, path = line.split("|", 3)
-        # Only what a signed Release file calls Debian's.
+        # Only lists whose signed Release file has a Debian origin.
         if origin not in ("Debian", "Debian Backports") or architecture not in ("arm64", archive.build_architecture):
             continue
         _, text = run_tool(["/usr/lib/apt/apt-helper", "cat-file", path], f"reading {path}", env=archive.environment)
@@ -181,7 +181,7 @@ def _records(text: str) -> Iterator[tuple[Package, int]]:
 
 
 def assemble(seen: Mapping[Package, tuple[int, set[str]]], build_architecture: str) -> Iterator[Kernel]:
-    """Yield a kernel for each image among the packages, in version order, with what else of it there is."""
+    """Yield a kernel for each image among the packages, in version order, with its other packages."""
     by_name: dict[tuple[str, str], list[Package]] = {}
     for package in seen:
         by_name.setdefault((package.name, package.architecture), []).append(package)
@@ -217,7 +217,7 @@ def assemble(seen: Mapping[Package, tuple[int, set[str]]], build_architecture: s
 
 
 def remember(state: Path, now: Kernels) -> Kernels:
-    """Add the kernels that were listed before and no longer are, write all of them down, and return them."""
+    """Add the kernels that were listed before and are no longer listed, save all of them, and return them."""
     listed = {kernel.version for kernel in now.kernels}
     before = recall(state)
     gone = [replace(k, listed=False) for k in (before.kernels if before else ()) if k.version not in listed]
@@ -230,7 +230,7 @@ def remember(state: Path, now: Kernels) -> Kernels:
 
 
 def recall(state: Path) -> Kernels | None:
-    """Return what :func:`remember` wrote; None if there is nothing, or nothing that can be read."""
+    """Return the kernels that :func:`remember` saved; None if the file is missing or unreadable."""
     try:
         rows = json.loads((state / STATE_FILE).read_bytes())
         return Kernels(tuple(_kernel(row) for row in rows["kernels"]), rows["missing"])

@@ -1,38 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian versions in their order, and the kernel's own version at the front of a release."""
+"""Order Debian versions, and read the kernel's version from a release."""
 
 from __future__ import annotations
 
 import re
 
+_VERSION = re.compile(r"[A-Za-z0-9.+~:-]*")
+"""Characters of a version: deb-version(7)."""
+
 Key = tuple[object, ...]
 
 
 def version_key(version: str) -> Key:
-    """Return what sorts as dpkg sorts the version.
+    """Return a key that sorts versions as dpkg does.
 
-    Source: deb-version(7), "Sorting algorithm": runs of other characters and of digits in turn; a tilde before
-    everything, even the end; letters before the rest.
+    Other characters, such as the ``%`` in a target's name, sort after the version before them.
     """
-    epoch, colon, rest = version.partition(":")
-    if not colon:
-        epoch, rest = "0", version
-    upstream, dash, revision = rest.rpartition("-")
-    if not dash:
-        upstream, revision = rest, ""
-    return int(epoch) if epoch.isdigit() else 0, _part_key(upstream), _part_key(revision)
+    from debian.debian_support import NativeVersion  # 10 ms, which a command that sorts no versions does not need
 
-
-def _part_key(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    runs = re.findall(r"(\D*)(\d*)", text)
-    # The end is an empty run and a zero: "1" is after "1~" and before "1a".
-    return (*(((*map(_order, other), 0), int(digits or 0)) for other, digits in runs if other or digits), ((0,), 0))
-
-
-def _order(character: str) -> int:
-    if character == "~":
-        return -1
-    return ord(character) + (0 if character.isalpha() else 256)
+    known = _VERSION.match(version)
+    end = 0 if known is None else known.end()
+    return NativeVersion(version[:end] or "~"), version[end:]
 
 
 def linux_version(release: str) -> tuple[int, int]:

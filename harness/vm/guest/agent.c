@@ -2,8 +2,8 @@
 /*
  * PID 1 of the target: builds VMs through /dev/kvm and runs the programs that it finds in the mailbox.
  *
- * It knows nothing of scenarios: harness/vm/executor.py compiles them to operations (SF_OP_*).  Whatever the agent
- * does of its own accord, to go on after an exit, it records as a host action like any other.
+ * It is independent of scenarios: harness/vm/executor.py compiles them to operations (SF_OP_*). The agent records its
+ * own actions, which it needs to continue after an exit, as host actions like any other.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@
 #include "protocol.h"
 #include "request.h"
 
-#define MOST_IDLE 32 /* so often KVM_RUN may come back without having run the guest */
+#define MOST_IDLE 32 /* how often in a row KVM_RUN may return without having run the guest */
 
 static volatile struct sf_control *control;
 static struct sf_op *program;
@@ -70,7 +70,7 @@ static void set_runnable(sf_u32 step)
 
 static bool forging; /* the module's kprobe is in place */
 
-/* Only a kprobe can replace the exit code, and it costs every exit something. */
+/* Only a kprobe can replace the exit code, and it slows every exit down: enable it only when needed. */
 static int forge_codes(bool wanted)
 {
 	int parameter;
@@ -104,7 +104,7 @@ static void make_current(struct context *context)
 
 #include "operations.h"
 
-/* The guest left the code: bring it back behind the instruction that sent it away. */
+/* The guest left the code: set PC to the instruction after the one at which it left. */
 static void land(const struct sf_op *op)
 {
 	sf_u64 elr = control->trap_elr, pc = control->code_pc + 4;
@@ -115,7 +115,7 @@ static void land(const struct sf_op *op)
 		pc = op->a + 4;
 	set_register(SF_ONE_REG_PC, pc, false, op->step);
 	control->code_pc += 4;
-	if (pc - 4 > control->code_pc) /* what did not trap in between is done, too */
+	if (pc - 4 > control->code_pc) /* instructions in between that did not trap are done as well */
 		control->code_pc = pc - 4;
 }
 
@@ -156,7 +156,7 @@ static bool has_run_past(sf_u64 address)
 	return control->code_pc >= address;
 }
 
-/* What does not trap has no exit of its own, so the one behind it is the exit of both, and nothing that can be forged. */
+/* An instruction without a trap has no exit of its own: the next exit is the exit of both, and cannot be forged. */
 static int end_run(sf_u64 address)
 {
 	control->forge = 0;
@@ -171,7 +171,7 @@ static int op_run(const struct sf_op *op)
 	write_later(control->code_pc);
 	if (has_run_past(op->a))
 		return end_run(op->a);
-	for (int i = 0; i < SF_WINDOWS; i++) { /* a vCPU may come to the code of any other, or to what was there */
+	for (int i = 0; i < SF_WINDOWS; i++) { /* a vCPU may branch to any window, or to stale code */
 		sync_code(&windows[i]);
 		(&control->end0)[i] = windows[i].base + 4 * (windows[i].end - windows[i].code);
 	}
@@ -181,23 +181,23 @@ static int op_run(const struct sf_op *op)
 		sf_u64 exits = control->exits;
 		int error;
 
-		if (m->stopped || stopped_by_another()) /* it would wait for ever */
+		if (m->stopped || stopped_by_another()) /* KVM_RUN would not return */
 			set_runnable(op->step);
-		if (m->hit && m->debug.control) /* as if userspace had done the instruction */
+		if (m->hit && m->debug.control) /* skip the instruction, as if userspace had emulated it */
 			set_register(SF_ONE_REG_PC, m->hit_pc + 4, false, op->step);
 		m->hit = false;
 		control->stop_why = 0;
 		error = ioctl(m->vcpu, KVM_RUN, 0) ? errno : 0;
 		m->returned = error != EINTR;
 		m->access = !error && (m->run->exit_reason == KVM_EXIT_MMIO || m->run->exit_reason == KVM_EXIT_ARM_NISV);
-		/* A read that nobody completes gives 0, not what the last access left there. */
+		/* A read that no step completes gives 0, not the data of the last access. */
 		if (!error && m->run->exit_reason == KVM_EXIT_MMIO && !m->run->mmio.is_write)
 			memset(m->run->mmio.data, 0, sizeof(m->run->mmio.data));
 		if (error ? error != EINTR : m->run->exit_reason == KVM_EXIT_ARM_NISV) {
-			/* An access that KVM cannot decode: go on behind it. */
+			/* An access without a valid syndrome: continue after it. */
 			set_register(SF_ONE_REG_PC, control->trap_pc + 4, false, op->step);
 		}
-		/* In a pair, CPU_OFF lasts until the vCPU is wanted again: the other one may call CPU_ON. */
+		/* In a pair, CPU_OFF lasts until the next run of the vCPU: the other one may call CPU_ON. */
 		if (!m->paired && (control->stop_why & SF_STOP_SLEEP || m->run->exit_reason == KVM_EXIT_SYSTEM_EVENT))
 			set_runnable(op->step);
 		if (control->stop_why & SF_STOP_RUNAWAY)
@@ -254,7 +254,7 @@ static int run_program(void)
 		if (status != SF_STATUS_OK) {
 			control->failed_op = i;
 			control->failed_errno = error;
-			return status; /* a runaway, too: most would run away in every later step again */
+			return status; /* also for a runaway: most would run away again in every later step */
 		}
 	}
 	return SF_STATUS_OK;
@@ -265,7 +265,7 @@ static void serve(void)
 	for (;;) {
 		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
 
-		if (request == control->reply) { /* rung for nothing, or before the agent looked */
+		if (request == control->reply) { /* woken without a request, or for one that is already done */
 			await_request();
 			continue;
 		}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Stop the machine by a write to its device, whose address is given, and go on when the host lets it.  The emulator may
- * let the time of a machine that is about to stop jump to its next timer, or not: there must be none.  No local_irq_save:
- * that has alternatives, which a module with borrowed headers must not have.  Included by probe.c.
+ * Stop the machine by a write to its pvpanic device, whose address is the argument; the host resumes it.  While it
+ * stops, the emulator may or may not advance the machine's time to its next timer: so there must be no armed timer. Not
+ * local_irq_save(): it has alternatives, which a module with borrowed headers must not have.  Included by probe.c.
  */
 #ifndef SF_BRAKE_H
 #define SF_BRAKE_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A forged exit: KVM's handlers see another exit than the one that happened.  The fault registers are in memory by now;
- * the exit code is an argument of handle_exit (arch/arm64/kvm/handle_exit.c), which costs a kprobe: only while asked for.
- * Included by probe.c.
+ * Forge an exit: KVM's handlers get other values than those of the exit that happened.  The fault registers are already
+ * in memory; the exit code is an argument of handle_exit (arch/arm64/kvm/handle_exit.c), which needs a kprobe: it is
+ * enabled only for scenarios that use it.  Included by probe.c.
  */
 #ifndef SF_FORGE_H
 #define SF_FORGE_H
@@ -17,7 +17,9 @@ static int replace_code(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-/* Registered once: to take a probe away costs a grace period, a millisecond, to put it to sleep the patch of a word. */
+/*
+ * Registered once: to unregister a kprobe costs an RCU grace period, a millisecond; to disable it only patches a word.
+ */
 static int set_forging(const char *text, const struct kernel_param *parameter)
 {
 	static union { struct kprobe kprobe; u8 room[256]; } probe;
@@ -39,7 +41,7 @@ static int set_forging(const char *text, const struct kernel_param *parameter)
 static const struct kernel_param_ops forging_ops = { .set = set_forging };
 module_param_cb(forging, &forging_ops, NULL, 0200);
 
-/* Returns what was replaced, for the instruction at `pc`. */
+/* Replace the requested fields if the exit is of the instruction at stop_pc; return the replaced fields. */
 static u32 forge(struct kvm_vcpu *vcpu, u64 pc)
 {
 	u32 what = control->forge, call = 0;

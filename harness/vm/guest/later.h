@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Writes of general-purpose registers between an exit and the next entry, without a return to userspace, which takes
- * about as long as all the rest of an exit.  What is written is the member that KVM_SET_ONE_REG writes for them
- * (arch/arm64/kvm/guest.c, set_core_reg); the operations stand in the program (SF_OP_LATER).  Included by probe.c.
+ * Write general-purpose registers between an exit and the next entry, without a return to userspace, which takes about
+ * as long as the rest of an exit.  The written member is the one that KVM_SET_ONE_REG writes (arch/arm64/kvm/guest.c,
+ * set_core_reg); the operations are in the program (SF_OP_LATER).  Included by probe.c.
  */
 #ifndef SF_LATER_H
 #define SF_LATER_H
 
 static const struct sf_op *program;
-static u64 due; /* the exit at this instruction is what they wait for; 0: has not come */
+static u64 due; /* address of the instruction whose exit triggers the writes; 0: that exit has not happened */
 
 static bool is_waiting(void)
 {
 	return control->later < control->later_end && control->later_end <= SF_PROGRAM_SIZE / sizeof(struct sf_op);
 }
 
-/* An instruction inside the code has trapped. */
+/* Called when an instruction inside the code has trapped. */
 static void check_later(u64 pc)
 {
 	if (is_waiting() && pc >= program[control->later].a)
@@ -41,7 +41,7 @@ static void write_one(struct kvm_vcpu *vcpu, const struct sf_op *op)
 	record_host(vcpu, op->step, SF_OP_SET, op->a, op->b, 1);
 }
 
-/* `shown`: a record of the same moment has the registers.  Else x0, which may be what KVM answered to a call. */
+/* `shown`: the preceding record has the registers.  Else record x0 first: it may be KVM's result of a call. */
 static void write_later(struct kvm_vcpu *vcpu, bool shown)
 {
 	u64 i, end;

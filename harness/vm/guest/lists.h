@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What an in-kernel GICv3 shows a vCPU, in a record of its own: vCPUs without one, and scenarios without any, have none. */
+/*
+ * Record the virtual CPU interface of a vCPU with an in-kernel GICv3, in a separate record; other vCPUs have no such
+ * record.
+ */
 #ifndef SF_LISTS_H
 #define SF_LISTS_H
 
@@ -12,7 +15,7 @@ static bool has_gic(void)
 	return control->context < ARRAY_SIZE(machines) && machines[control->context] == SF_GIC_MACHINE;
 }
 
-/* The record before it is of an entry, an exit or a return to userspace of this vCPU. */
+/* The preceding record is of an entry, an exit or a return to userspace of this vCPU. */
 static void record_lists(struct kvm_vcpu *vcpu)
 {
 	const u32 *ap0r = (const u32 *)&SF_ICH_AP0R(vcpu), *ap1r = (const u32 *)&SF_ICH_AP1R(vcpu);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The virtual CPUs of a scenario and the VMs that they are in, as harness/layout.py lists them (CONTEXTS).  All VMs have
- * the same RAM, but for the protected one: a page that it touches is no longer ours.  Each vCPU has a window of its own
- * for its code.
+ * The vCPUs of a scenario and their VMs, as harness/layout.py lists them (CONTEXTS). All VMs map the same RAM, except
+ * the protected one: the host loses access to the pages that it touches.  Each vCPU has its own window for its code.
  */
 #ifndef SF_MACHINE_H
 #define SF_MACHINE_H
@@ -18,16 +17,16 @@
 #include "protocol.h"
 
 #define RAM_BASE SF_CODE_BASE
-#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + 2 * SF_DATA_SIZE) /* a slot may reach behind the data pages */
+#define RAM_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE + 2 * SF_DATA_SIZE) /* a slot may extend beyond the data pages */
 #define PROTECTED_TYPE (1UL << 31) /* KVM_VM_TYPE_ARM_PROTECTED */
 #define READ_ONLY_SIZE (SF_CODE_SIZE + SF_VECTORS_SIZE)
 
-/* Where the code of a vCPU is. */
+/* The place of a vCPU's code. */
 struct window {
 	sf_u64 base; /* guest address */
-	sf_u32 *code; /* the same for the agent */
-	sf_u32 *end; /* behind the last instruction of the scenario */
-	sf_u32 *stale; /* behind what an earlier scenario left there */
+	sf_u32 *code; /* the agent's address of it */
+	sf_u32 *end; /* after the last instruction of the scenario */
+	sf_u32 *stale; /* after the last instruction of an earlier scenario */
 	bool changed;
 };
 
@@ -37,20 +36,20 @@ struct context {
 	struct kvm_run *run;
 	struct kvm_vcpu_init init;
 	struct window *window;
-	bool clean; /* as KVM_ARM_VCPU_INIT made it */
+	bool clean; /* unchanged since KVM_ARM_VCPU_INIT */
 	bool used; /* by this scenario */
-	bool returned; /* KVM_RUN came back by itself, not because of a signal */
-	bool access; /* what it came back with is an access that nobody completed yet */
+	bool returned; /* the last KVM_RUN returned by itself, not because of a signal */
+	bool access; /* it returned for an access that is not completed yet */
 	bool stopped; /* by KVM_SET_MP_STATE */
 	bool paired; /* there is another vCPU in its VM */
-	bool gic; /* its VM has one, which no reset of a vCPU resets */
-	bool protected; /* its VM is */
-	bool reshaped; /* its VM has other memory slots than create_vm() made */
-	sf_u32 lines; /* interrupt lines that userspace raised, a bit each: a reset need not lower them */
-	bool displaced; /* an access, by an external abort that userspace asked for */
-	bool aborted; /* an SError, which a reset need not take away (6.12) */
+	bool gic; /* its VM has an in-kernel GIC, which a reset of a vCPU does not reset */
+	bool protected; /* its VM is protected */
+	bool reshaped; /* its VM's memory slots differ from those of create_vm() */
+	sf_u32 lines; /* interrupt lines that userspace raised, one bit each: a reset need not lower them */
+	bool displaced; /* an external abort that userspace injected replaced its pending access */
+	bool aborted; /* an SError was injected, which a reset need not clear (6.12) */
 	struct kvm_guest_debug debug; /* how userspace debugs it */
-	bool hit; /* a breakpoint, a watchpoint or a BRK, at hit_pc: it would come back to the same instruction for ever */
+	bool hit; /* stopped by a breakpoint, a watchpoint or a BRK at hit_pc, where a further run would stop again */
 	sf_u64 hit_pc;
 	sf_u64 code_pc, far_pc; /* the control words of that name while another vCPU runs */
 };
@@ -63,10 +62,10 @@ static const struct { sf_u32 machine, number, window; } rows[SF_CONTEXTS] = {
 static struct window windows[SF_WINDOWS];
 static struct context contexts[SF_CONTEXTS];
 static struct context *m = contexts;
-static unsigned char *ram, *protected_ram; /* the latter is there while a scenario has the protected VM */
+static unsigned char *ram, *protected_ram; /* the latter exists while a scenario has the protected VM */
 static int kvm;
 
-/* `home` is where the slot's memory is in the default layout of `memory`. */
+/* `home` is the address of the slot's memory in the default layout of `memory`. */
 static int set_slot(int vm, unsigned char *memory, sf_u32 slot, sf_u64 guest, sf_u64 size, sf_u32 flags, sf_u64 home)
 {
 	struct kvm_userspace_memory_region region = {
@@ -85,7 +84,7 @@ static int create_vm(bool reports_accesses)
 	struct kvm_enable_cap nisv = { .cap = KVM_CAP_ARM_NISV_TO_USER };
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 
-	/* Read-only: no store of the guest may change what it will execute. */
+	/* Read-only: a store of the guest must not change its code. */
 	if (vm < 0 || set_slot(vm, ram, 0, RAM_BASE, READ_ONLY_SIZE, KVM_MEM_READONLY, RAM_BASE) ||
 	    set_slot(vm, ram, 1, SF_DATA_BASE, SF_DATA_SIZE, 0, SF_DATA_BASE) ||
 	    (reports_accesses && ioctl(vm, KVM_ENABLE_CAP, &nisv)))
@@ -93,13 +92,13 @@ static int create_vm(bool reports_accesses)
 	return vm;
 }
 
-/* The memory of the VM that the agent works on. */
+/* The memory of the current VM. */
 static unsigned char *current_ram(void)
 {
 	return m->protected ? protected_ram : ram;
 }
 
-/* Whether this kernel has protected VMs at all. */
+/* Whether this kernel supports protected VMs. */
 static bool can_protect(void)
 {
 	int vm = ioctl(kvm, KVM_CREATE_VM, PROTECTED_TYPE);
@@ -109,7 +108,7 @@ static bool can_protect(void)
 	return vm >= 0;
 }
 
-/* Its slots cannot be read-only (Documentation/virt/kvm/arm/pkvm.rst). */
+/* The slots of a protected VM cannot be read-only (Documentation/virt/kvm/arm/pkvm.rst). */
 static int create_protected_vm(void)
 {
 	int vm = ioctl(kvm, KVM_CREATE_VM, PROTECTED_TYPE);
@@ -208,7 +207,7 @@ static void destroy_all(void)
 			destroy(contexts[i].vm);
 }
 
-/* Its memory is zero once it comes back to us: nothing of it serves another scenario. */
+/* The host gets its memory back zeroed: no content can be reused for another scenario. */
 static void destroy_protected(void)
 {
 	if (contexts[SF_CONTEXT_PROTECTED].vm >= 0)
@@ -221,7 +220,7 @@ static void destroy_protected(void)
 			windows[rows[i].window] = (struct window){ .base = windows[rows[i].window].base };
 }
 
-/* Whatever is no instruction of the scenario traps and changes nothing: two words in turn. */
+/* Words outside the scenario's code trap and change nothing: two alternating instructions. */
 static void fill_with_traps(sf_u32 *from, const sf_u32 *to, sf_u32 even, sf_u32 odd)
 {
 	for (; from < to; from++)
@@ -234,11 +233,11 @@ static unsigned char *map_ram(void)
 
 	if (memory == MAP_FAILED)
 		return NULL;
-	madvise(memory, RAM_SIZE, MADV_NOHUGEPAGE); /* a page is the unit of first touch */
+	madvise(memory, RAM_SIZE, MADV_NOHUGEPAGE); /* each page must fault separately */
 	return memory;
 }
 
-/* Memory for the protected VM of this scenario, before anything in it is the VM's. */
+/* Allocate memory for the protected VM of this scenario, before any of it is donated to the VM. */
 static int create_protected_ram(void)
 {
 	protected_ram = map_ram();
@@ -281,12 +280,15 @@ static int new_ram(void)
 	return create_ram();
 }
 
-/* Finish what the last scenario left pending: nothing of it may reach the next one. */
+/* Complete work that the last scenario left pending: it must not affect the next one. */
 static void retire(struct context *context)
 {
-	if (context->returned) { /* not by a signal: an MMIO access may be pending, or PC to be moved on */
+	if (context->returned) { /* not by a signal: an MMIO access or an increment of PC may be pending */
 		context->run->immediate_exit = 1;
-		/* Completes it, always fails with EINTR.  6.1 leaves PC to be moved on behind an abort, and resets keep that. */
+		/*
+		 * Completes it, always fails with EINTR. 6.1 leaves an increment of PC pending after an abort, even
+		 * across resets.
+		 */
 		for (int runs = 1 + context->displaced; runs; runs--)
 			ioctl(context->vcpu, KVM_RUN, 0);
 		context->run->immediate_exit = 0;
@@ -310,7 +312,7 @@ static int set_line(const struct context *context, sf_u32 line, bool level)
 	return ioctl(context->vm, KVM_IRQ_LINE, &request);
 }
 
-/* Take back what no reset takes away.  Where that fails the VM must go, which takes three times as long. */
+/* Undo what a reset does not.  If that fails the VM must be destroyed, which takes three times as long. */
 static bool take_back(struct context *context)
 {
 	struct kvm_vcpu_events events = { 0 };
@@ -336,7 +338,7 @@ static void destroy_spoiled(void)
 			destroy(contexts[i].vm);
 }
 
-/* Make a vCPU as good as new. */
+/* Bring a vCPU to its initial state. */
 static int start(struct context *context)
 {
 	sf_u64 zero = 0;
@@ -344,7 +346,10 @@ static int start(struct context *context)
 
 	if (context->vm < 0 && create(context))
 		return -1;
-	/* The reset makes the vCPU runnable, and most CPUs unmap stage 2 there: page by page it takes three times as long. */
+	/*
+	 * The reset makes the vCPU runnable, and on most CPUs KVM unmaps stage 2 then: page by page it takes three
+	 * times as long.
+	 */
 	if (!context->clean)
 		error = ioctl(context->vcpu, KVM_ARM_VCPU_INIT, &context->init);
 #define SF_CLEAR(register_id) do { \
@@ -359,7 +364,7 @@ static int start(struct context *context)
 	return error;
 }
 
-/* The code that is there now belongs to a scenario that is over. */
+/* The present code belongs to a finished scenario. */
 static void retire_code(struct window *window)
 {
 	if (window->stale < window->end)
@@ -387,14 +392,14 @@ static int put_code(sf_u64 address, sf_u32 instruction)
 	word = window->code + (address - window->base) / 4;
 	if (word >= window->end)
 		window->end = word + 1;
-	if (*word != instruction) { /* an emulator translates again what is written */
+	if (*word != instruction) { /* an emulator translates written code again */
 		*word = instruction;
 		window->changed = true;
 	}
 	return 0;
 }
 
-/* Put the instructions of the scenario, and traps behind them, where the CPU will see them. */
+/* Make the instructions of the scenario, and the traps after them, visible to instruction fetches. */
 static void sync_code(struct window *window)
 {
 	if (window->stale > window->end) {

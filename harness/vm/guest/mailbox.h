@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every PID 1 of a target does first: map the mailbox, and load the recording module, which maps it too. */
+/* The first steps of every PID 1 of a target: map the mailbox, and load the recording module, which also maps it. */
 #ifndef SF_MAILBOX_H
 #define SF_MAILBOX_H
 
@@ -20,11 +20,11 @@
 static void die(const char *what)
 {
 	fprintf(stderr, "shadowfuzz agent: %s: %s\n", what, strerror(errno));
-	tcdrain(STDERR_FILENO); /* a panic does not wait for what a terminal still holds */
-	_exit(1); /* PID 1: the kernel panics, QEMU leaves */
+	tcdrain(STDERR_FILENO); /* a panic does not wait for buffered output of a terminal */
+	_exit(1); /* PID 1: the kernel panics, QEMU stops */
 }
 
-/* Returns where the mailbox is; `parameters` are for the module, beyond where the mailbox is. */
+/* Returns the address of the mailbox; `parameters` are further parameters of the module. */
 static unsigned char *map_mailbox(const char *parameters)
 {
 	const char *base = getenv("SF_BASE"), *size = getenv("SF_SIZE");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host does to the vCPU of its turn, an operation each (SF_OP_*); each returns an errno, 0 if it went well.
- * Included by agent.c, which runs the guest between them.
+ * Host operations on the current vCPU (SF_OP_*), a function for each; they return an errno, 0 for success.  Included by
+ * agent.c, which runs the guest between them.
  */
 #ifndef SF_OPERATIONS_H
 #define SF_OPERATIONS_H
@@ -22,9 +22,12 @@ static int op_begin(const struct sf_op *op)
 	    start(&contexts[op->b]) || (other != op->b && start(&contexts[other])))
 		error = error ? error : errno ? errno : EIO;
 
-	/* Whoever watches KVM's code takes this call for the begin of the scenario (harness/vm/kernels/kvm_functions.py, BEGIN). */
+	/*
+	 * This call marks the begin of the scenario for plugins that watch KVM's code
+	 * (harness/vm/kernels/kvm_functions.py, BEGIN).
+	 */
 	ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_EL1_32BIT);
-	/* Not make_current(): what the last scenario left in the control words is nobody's. */
+	/* Not make_current(): the control words still have values of the last scenario, which must not be kept. */
 	m = &contexts[op->b];
 	m->used = true;
 	control->context = op->b;
@@ -36,7 +39,7 @@ static int op_begin(const struct sf_op *op)
 	return error;
 }
 
-/* A vCPU that is new to the scenario starts at its code, with the vectors that all have. */
+/* A vCPU that the scenario has not used yet starts at its code, with the common vectors. */
 static int op_vcpu(const struct sf_op *op)
 {
 	struct context *context = &contexts[op->a];
@@ -84,7 +87,7 @@ static int op_events(const struct sf_op *op)
 
 	if (op->op == SF_OP_ABORT) {
 		events.exception.ext_dabt_pending = 1;
-		if (!m->access) /* asking for one then is a programming error (KVM API 4.32) */
+		if (!m->access) /* injecting one then is a programming error (KVM API 4.32) */
 			error = ENOENT;
 	} else {
 		m->aborted = true;
@@ -151,10 +154,10 @@ static void on_refusal(int number)
 {
 	if (may_be_refused)
 		siglongjmp(refused, 1);
-	signal(number, SIG_DFL); /* a mistake of ours: the same again, for good */
+	signal(number, SIG_DFL); /* an error of the agent: let the repeated access kill it */
 }
 
-/* What a protected VM has touched is no longer ours: we get a signal instead. */
+/* Pages that a protected VM has touched are inaccessible to the host: the store raises a signal. */
 static int op_write(const struct sf_op *op)
 {
 	unsigned char *volatile memory = current_ram();
@@ -172,7 +175,7 @@ static int op_write(const struct sf_op *op)
 	return 0;
 }
 
-/* Arguments as harness/scenario/memory_slots.py packs them. */
+/* harness/scenario/memory_slots.py packs the arguments. */
 static int op_slot(const struct sf_op *op)
 {
 	sf_u32 slot = op->a & 0xf, flags = op->a >> 4 & 3;
@@ -187,7 +190,7 @@ static int op_slot(const struct sf_op *op)
 	return 0;
 }
 
-/* Steps and BRK, or one breakpoint or watchpoint; what the scenario set before stays, until all debugging ends. */
+/* Set single step and BRK, or one breakpoint or watchpoint; earlier settings stay until debugging ends. */
 static int op_debug(const struct sf_op *op)
 {
 	struct kvm_guest_debug_arch *arch = &m->debug.arch;
@@ -227,7 +230,7 @@ static int op_forge(const struct sf_op *op)
 
 	if (error)
 		return error;
-	m->aborted = true; /* KVM answers some exits by an SError, such as an external abort of the host's */
+	m->aborted = true; /* KVM injects an SError for some exits, such as an external abort */
 	control->forge |= op->a;
 	switch (op->a) {
 	case SF_FORGE_CODE: control->forge_code = op->b; break;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The debug registers of a vCPU, in a record of their own: they cost nothing where a scenario does not ask for them. */
+/* Record the debug registers of a vCPU in a separate record, only for scenarios that request it. */
 #ifndef SF_POINTS_H
 #define SF_POINTS_H
 
-/* The record before it is of an entry or exit of this vCPU. */
+/* The preceding record is of an entry or exit of this vCPU. */
 static void record_points(struct kvm_vcpu *vcpu)
 {
 	const struct kvm_guest_debug_arch *points = &SF_POINTS(vcpu);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Record every world switch of every vCPU into memory shared with the outside.
+ * Record every world switch of every vCPU into memory that is shared with the host of the target's VM.
  *
- * The probe only reads KVM's state, at KVM's own tracepoints: kvm_entry (the context as KVM is about to load it),
- * kvm_exit (as it has just been saved) and kvm_userspace_exit (as userspace finds it).  To hand control back to
- * userspace after a chosen exit it raises TIF_NOTIFY_SIGNAL, as a signal would: KVM takes its documented EINTR path.
+ * The probe only reads KVM's state, at KVM's own tracepoints: kvm_entry (the context before KVM loads it), kvm_exit
+ * (after KVM saved it) and kvm_userspace_exit (as userspace finds it).  To return to userspace after a chosen exit it
+ * raises TIF_NOTIFY_SIGNAL, as a signal would: KVM takes its documented EINTR path.
  *
- * layout.h says where KVM keeps things.  For a release without headers it holds numbers (SF_BORROWED), and this file is
- * compiled against the headers of a neighbour: nothing here may then depend on those beyond what the build compares.
+ * layout.h has the places of KVM's fields.  For a release without headers it holds numeric offsets (SF_BORROWED), and
+ * this file is compiled against the headers of a neighbouring release: it must then depend on no definition that the
+ * build does not compare.
  */
 #include <linux/io.h>
 #include <linux/kprobes.h>
@@ -30,7 +31,7 @@ module_param(shared_size, ulong, 0400);
 
 static struct sf_control *control;
 static u8 *trace_area;
-/* kvm_userspace_exit fires after the vCPU is put: remember whose run it was.  A scenario runs on one CPU. */
+/* kvm_userspace_exit fires after the vCPU is put: keep the vCPU of the run.  A scenario runs on one CPU. */
 static struct kvm_vcpu *current_vcpu;
 
 #include "watch.h"
@@ -38,22 +39,22 @@ static struct kvm_vcpu *current_vcpu;
 #include "later.h"
 
 /*
- * Since 6.15 KVM keeps a flag of its own in fault.hpfar_el2: "the rest is valid", in the place of HPFAR_EL2.NS, which
- * is RES0 for a non-secure guest (arch/arm64/kvm/hyp/include/hyp/fault.h, __get_fault_info).
+ * Since 6.15 KVM keeps its own valid flag in fault.hpfar_el2, in the bit of HPFAR_EL2.NS, which is RES0 for a
+ * non-secure guest (arch/arm64/kvm/hyp/include/hyp/fault.h, __get_fault_info).
  */
 #define SF_HPFAR_VALID BIT_ULL(63)
 
 /*
- * Functions of KVM that modules may not link to (any more): 7.0 exports kvm_get_running_vcpu to KVM's own modules
- * only (virt/kvm/kvm_main.c, EXPORT_SYMBOL_FOR_KVM_INTERNAL).  A kprobe that is registered and removed again tells
- * their address, on every version.
+ * Functions that modules may not link to (any more): 7.0 exports kvm_get_running_vcpu to KVM's own modules only
+ * (virt/kvm/kvm_main.c, EXPORT_SYMBOL_FOR_KVM_INTERNAL).  Registering and removing a kprobe gives their address, on
+ * every version.
  */
 static struct kvm_vcpu *(*running_vcpu)(void);
 static int (*add_work)(struct task_struct *task, struct callback_head *work, int mode);
 
 static void *address_of(const char *name)
 {
-	/* Room for another release's struct kprobe; the members used here have never moved. */
+	/* Room for another release's struct kprobe; the offsets of the members used here have never changed. */
 	static union { struct kprobe kprobe; u8 room[256]; } probe;
 	void *address;
 
@@ -66,7 +67,10 @@ static void *address_of(const char *name)
 	return address;
 }
 
-/* ioremap() of one release's headers calls what another does not export: __ioremap_prot in 6.12, ioremap_prot in 6.18. */
+/*
+ * ioremap() of one release's headers calls a function that another does not export: __ioremap_prot in 6.12,
+ * ioremap_prot in 6.18.
+ */
 static void __iomem *map_device(phys_addr_t address)
 {
 	void __iomem *(*map)(phys_addr_t address, size_t size, pgprot_t prot) = address_of("__ioremap_prot");
@@ -84,14 +88,15 @@ static int find_functions(void)
 }
 
 #ifndef SF_BORROWED
-/* DWARF for the outside: without a use, the compiler drops the enumerators. */
+/* DWARF for the host: without a use, the compiler drops the enumerators. */
 enum vcpu_sysreg sf_dwarf_sysreg;
 struct kvm_cpu_context *sf_dwarf_context;
 #endif
 
 /*
- * vcpu->arch.iflags: two flags, then which exception is pending (asm/kvm_host.h, INCREMENT_PC, PENDING_EXCEPTION,
- * EXCEPT_AA64_EL1_SYNC and their kin; the same in 6.1, 6.12, 7.2 and 7.3, and compared where there are headers).
+ * vcpu->arch.iflags: two flags, then the kind of the pending exception (asm/kvm_host.h, INCREMENT_PC,
+ * PENDING_EXCEPTION, EXCEPT_AA64_EL1_SYNC and the others; equal in 6.1, 6.12, 7.2 and 7.3, and checked below if there
+ * are headers).
  */
 #define SF_IFLAG_PENDING_EXCEPTION BIT(0)
 #define SF_IFLAG_INCREMENT_PC BIT(1)
@@ -114,8 +119,8 @@ static u64 pending_work(struct kvm_vcpu *vcpu)
 	u8 iflags = SF_IFLAGS(vcpu);
 
 	/*
-	 * INCREMENT_PC shares its bit with the exception's kind (kvm_host.h): with an exception pending it says
-	 * nothing about PC.
+	 * INCREMENT_PC shares its bit with the exception's kind (kvm_host.h): while an exception is pending it is not
+	 * about PC.
 	 */
 	if (iflags & SF_IFLAG_PENDING_EXCEPTION)
 		return SF_PENDING_EXCEPTION | kinds[SF_IFLAGS_EXCEPT(iflags)];
@@ -124,8 +129,8 @@ static u64 pending_work(struct kvm_vcpu *vcpu)
 
 #ifdef SF_BORROWED
 /*
- * The number of TIF_NOTIFY_SIGNAL is 6 up to 6.12 and 7 in 7.2 (asm/thread_info.h); between them nothing says.  So
- * work that does nothing is queued, which raises the flag (kernel/task_work.c, TWA_SIGNAL).
+ * The number of TIF_NOTIFY_SIGNAL is 6 up to 6.12 and 7 in 7.2 (asm/thread_info.h); for releases between them it is
+ * unknown.  So empty work is queued, which raises the flag (kernel/task_work.c, TWA_SIGNAL).
  */
 static bool queued;
 
@@ -148,7 +153,7 @@ static void interrupt_run(void)
 }
 #endif
 
-/* With VHE these are live in the CPU while the vCPU is loaded: put them where nVHE keeps them. */
+/* With VHE these are live in the CPU while the vCPU is loaded: copy them to where nVHE keeps them. */
 static void read_live_registers(void *ctxt)
 {
 #define SF_READ(slot, op0, op1, crn, crm, op2, before) \
@@ -236,16 +241,16 @@ static u64 why_stop(struct kvm_vcpu *vcpu, int code)
 
 	if (code != SF_CODE_TRAP)
 		return ++control->irqs > control->irq_budget || is_storm(vcpu) ? SF_STOP_RUNAWAY : 0;
-	if (ec == SF_EC_HVC64) /* the only trap here whose return address is the next instruction */
+	if (ec == SF_EC_HVC64) /* the only trap here whose preferred return address is the next instruction */
 		pc -= 4;
 	control->trap_pc = pc;
-	/* After a step, what is at pc has not begun. */
+	/* After a software step, the instruction at pc has not been executed. */
 	done = ec == SF_EC_SOFTSTP_LOW && control->debug ? pc - 4 : pc;
 	control->trap_elr = SF_EL1(vcpu, ELR);
 	control->rounds++;
 	if (!is_code(pc)) {
 		why |= SF_STOP_OUTSIDE;
-	} else if (ec != SF_EC_IABT_LOW) { /* a fetch that faults has not begun the instruction */
+	} else if (ec != SF_EC_IABT_LOW) { /* after an instruction abort the instruction has not been executed */
 		control->code_pc = done;
 		if (pc > control->far_pc) {
 			control->far_pc = pc;
@@ -283,9 +288,10 @@ static void on_entry(void *data, unsigned long pc)
 
 /*
  * From 7.3 on pKVM keeps the registers of a VM that is not protected at EL2 and gives the host only PC, PSTATE and the
- * fault; handle_exit_early() asks for the rest, after the tracepoint and not at interrupts (arch/arm64/kvm/handle_exit.c,
- * handle_exit_pkvm_state).  So ask here: KVM's own call, which writes what the host reads, and nothing at EL2.  Without
- * pKVM there is no such call, and the hypervisor says so (hyp-main.c, handle_host_hcall).
+ * fault; handle_exit_early() requests the rest, after the tracepoint and not at interrupts
+ * (arch/arm64/kvm/handle_exit.c, handle_exit_pkvm_state).  So this function requests it: KVM's own hypercall, which
+ * writes the host's copy and changes nothing at EL2. Without pKVM the hypervisor rejects the call (hyp-main.c,
+ * handle_host_hcall).
  */
 static void fetch_state(void)
 {
@@ -310,7 +316,7 @@ static void on_exit(void *data, int code, unsigned int ec, unsigned long pc)
 		return;
 	fetch_state();
 	control->exits++;
-	if (!watch) /* else the program is not ours, nor is its guest: nothing to steer */
+	if (!watch) /* else the guest belongs to a recorded program and is not stopped */
 		why = why_stop(vcpu, code);
 	if (control->forge && code == SF_CODE_TRAP) {
 		forged = forge(vcpu, control->trap_pc);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How the agent waits for what it is to do next.  Included by agent.c. */
+/* Wait for requests of the host and signal replies.  Included by agent.c. */
 #ifndef SF_REQUEST_H
 #define SF_REQUEST_H
 
@@ -18,8 +18,8 @@
 #define SERIAL_MAJOR 4 /* Documentation/admin-guide/devices.txt */
 #define FIRST_8250 64
 
-static int bell = -1; /* a serial port: what comes in says that there is a request, what goes out that there is a reply */
-static int brake = -1; /* a file of the module's: what is written there stops the machine; -1: nothing does */
+static int bell = -1; /* a serial port: input signals a request, output signals a reply */
+static int brake = -1; /* a parameter file of the module: a write stops the machine; -1: not used */
 
 static void find_brake(void)
 {
@@ -32,7 +32,7 @@ static void find_brake(void)
 		die("the device that stops the machine");
 	fclose(bars);
 	close(enable);
-	line[strcspn(line, " ")] = 0; /* its address, as it stands at the beginning of the line */
+	line[strcspn(line, " ")] = 0; /* its address is the first word of the line */
 	if (setenv("SF_BRAKE", line, 1))
 		die("the device that stops the machine");
 }
@@ -50,7 +50,7 @@ static void find_bell(void)
 		die("the serial port that brings requests");
 }
 
-/* A deterministic machine stands still here, between two instructions, until there is a request. */
+/* A deterministic machine is stopped here, between two instructions, until there is a request. */
 static void await_request(void)
 {
 	const char *address = getenv("SF_BRAKE");

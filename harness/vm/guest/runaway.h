@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What tells that a guest will not get on, and that it is not where its code is.  Included by probe.c. */
+/* Detect that a guest will make no progress, and that it is outside its code.  Included by probe.c. */
 #ifndef SF_RUNAWAY_H
 #define SF_RUNAWAY_H
 
@@ -8,8 +8,8 @@
 	SF_SYS_REGS(SF_CONTEXT(vcpu))[SF_SLOT_##name##_EL1])
 
 /*
- * An exception at the vector that came to the vector: it will come again, for ever, and no other instruction is ever
- * executed.  One interrupt of the host is enough to know.
+ * An exception at the vector returns to the vector: it repeats without end, and no other instruction is executed.  One
+ * interrupt of the host is enough to detect it.
  */
 static bool is_storm(struct kvm_vcpu *vcpu)
 {
@@ -18,7 +18,7 @@ static bool is_storm(struct kvm_vcpu *vcpu)
 	return pc == SF_EL1(vcpu, ELR) && pc == SF_EL1(vcpu, VBAR) + SF_SYNC_SAME_EL;
 }
 
-/* The instructions of a scenario, and the trap behind the last one; what fills the rest traps, too, page after page. */
+/* The instructions of a scenario, and the trap after the last one; the fill after them also traps, page after page. */
 static bool is_code(u64 pc)
 {
 	u64 window = (pc - SF_CODE_BASE) / SF_WINDOW_SIZE;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Recording of a program that is not ours: which vCPU a record is of, records that never find the area full, and what
- * the program asks of KVM (SF_API_*), seen at KVM's own functions.  Included by probe.c.  A target that records may have
- * several CPUs.
+ * Record an arbitrary program: the vCPU of each record, a ring in which no record is lost, and the program's calls of
+ * the KVM API (SF_API_*), observed at KVM's own functions.  Included by probe.c. A recording target may have several
+ * CPUs.
  */
 #ifndef SF_WATCH_H
 #define SF_WATCH_H
@@ -16,8 +16,8 @@ static bool recording_ring(void)
 }
 
 /*
- * The trace area as a ring: head and tail only grow, a record lies in one piece, and the piece before the wrap that is
- * too short is skipped (its header, if one fits, has type 0).  Full: wait for the outside, which runs beside us.
+ * The trace area as a ring: head and tail only grow, a record is contiguous, and a rest before the wrap that is too
+ * short is skipped (its header, if one fits, has type 0).  If it is full, wait for the host, which reads concurrently.
  */
 static void *reserve_in_ring(u32 size)
 {
@@ -62,7 +62,7 @@ static void let_go(unsigned long flags) {}
 static int start_watching(void) { return watch ? -EOPNOTSUPP : 0; }
 #else
 
-/* One record at a time, whichever CPU and thread it is of; the other two guard a table each. */
+/* One record at a time, of any CPU and thread; the other two locks protect one table each. */
 static DEFINE_RAW_SPINLOCK(ring_lock);
 static DEFINE_RAW_SPINLOCK(vms_lock);
 static DEFINE_RAW_SPINLOCK(runs_lock);
@@ -83,7 +83,7 @@ static void let_go(unsigned long flags)
 #define SF_MAX_VMS 64
 #define SF_MAX_RUNS 64
 
-/* A VM's number is never used again: the memory of one that is gone may become another. */
+/* A VM's number is never reused: another VM may get the address of a destroyed one. */
 static struct { struct kvm *kvm; u32 number; } vms[SF_MAX_VMS];
 static u32 last_vm;
 
@@ -104,7 +104,7 @@ static u32 vm_number(struct kvm *kvm)
 		vms[free].kvm = kvm;
 		number = vms[free].number = ++last_vm;
 	} else if (!number) {
-		control->dropped++; /* its records cannot be told from those of VM 0 */
+		control->dropped++; /* its records cannot be distinguished from those of VM 0 */
 	}
 	raw_spin_unlock_irqrestore(&vms_lock, flags);
 	return number;
@@ -115,7 +115,7 @@ static u32 vm_flags(struct kvm *kvm)
 	return watch ? vm_number(kvm) << SF_FLAGS_VM_SHIFT : 0;
 }
 
-/* What the header's flags say of a record of this vCPU. */
+/* The flags of the header of this vCPU's records. */
 static u32 identity(struct kvm_vcpu *vcpu)
 {
 	u32 debug = vcpu->guest_debug & KVM_GUESTDBG_ENABLE ? SF_MARK_DEBUGGED : 0;
@@ -126,10 +126,13 @@ static u32 identity(struct kvm_vcpu *vcpu)
 		: (u32)control->context << SF_FLAGS_VCPU_SHIFT;
 }
 
-/* Threads in KVM_RUN: kvm_userspace_exit fires after the vCPU is put, maybe after another thread ran its own. */
+/* Threads in KVM_RUN: kvm_userspace_exit fires after the vCPU is put, possibly after another thread ran its vCPU. */
 static struct { struct task_struct *task; struct kvm_vcpu *vcpu; } runs[SF_MAX_RUNS];
 
-/* At its call, not at the entry: a KVM_RUN that a signal ends before it enters completes an MMIO access all the same. */
+/*
+ * At the call of KVM_RUN, not at an entry: a KVM_RUN that a signal ends before the entry still completes an MMIO
+ * access.
+ */
 static int on_run(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	unsigned long flags;
@@ -146,7 +149,7 @@ static int on_run(struct kretprobe_instance *instance, struct pt_regs *regs)
 		control->dropped++; /* the record of its return to userspace */
 	}
 	raw_spin_unlock_irqrestore(&runs_lock, flags);
-	return 1; /* nothing at its return */
+	return 1; /* no handler at its return */
 }
 
 static struct kvm_vcpu *returns(void)
@@ -174,13 +177,13 @@ static void record_api(u32 flags, u64 op, u64 a, u64 b, u64 c, u64 d, u64 error)
 	if (!recording_ring())
 		return;
 	held = hold();
-	out = reserve(sizeof(*out)); /* there is always room in a ring */
+	out = reserve(sizeof(*out)); /* a ring always has room */
 	*out = (struct sf_api){ SF_RECORD_API, sizeof(*out), 0, flags, op, a, b, c, d, error };
 	commit(sizeof(*out));
 	let_go(held);
 }
 
-/* A function of KVM: what its arguments mean is kept from its call to its return, which tells whether it worked. */
+/* A call of a KVM function: its arguments are kept until its return, which has the result. */
 struct call {
 	u32 flags;
 	u64 op, a, b, c, d;
@@ -194,7 +197,7 @@ static int on_set_reg(struct kretprobe_instance *instance, struct pt_regs *regs)
 	u64 value = 0;
 
 	if (copy_from_user_nofault(&value, (void __user *)reg->addr, size))
-		control->dropped++; /* the page is away: what it holds cannot be said */
+		control->dropped++; /* the page is not present: its content is unknown */
 	*call = (struct call){ identity((void *)regs->regs[0]), SF_API_SET_REGISTER, reg->id, value };
 	return 0;
 }
@@ -202,7 +205,7 @@ static int on_set_reg(struct kretprobe_instance *instance, struct pt_regs *regs)
 static int on_reset(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	struct kvm_vcpu *vcpu = (void *)regs->regs[0];
-	/* Set by kvm_psci_vcpu_on() (arch/arm64/kvm/psci.c), and cleared by the function that is about to run. */
+	/* Set by kvm_psci_vcpu_on() (arch/arm64/kvm/psci.c), and cleared by the probed function. */
 	u64 features = 0, by = vcpu->arch.reset_state.reset ? SF_RESET_BY_CPU_ON : SF_RESET_BY_INIT;
 	int i;
 
@@ -237,8 +240,8 @@ static int on_irq_line(struct kretprobe_instance *instance, struct pt_regs *regs
 }
 
 /*
- * Slots as they come and go, at the architecture's hook: the functions before it are inlined here and there.  It is
- * called only once nothing can fail any more, and returns nothing.
+ * Created, changed and deleted slots, at the architecture's hook: the functions before it may be inlined.  It is called
+ * only after the last possible failure, and returns nothing.
  */
 static int on_slot(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
@@ -254,7 +257,7 @@ static int on_slot(struct kretprobe_instance *instance, struct pt_regs *regs)
 static int on_device(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	if (regs->regs[1] != KVM_MMIO_BUS)
-		return 1; /* nothing at its return */
+		return 1; /* no handler at its return */
 	*(struct call *)instance->data = (struct call){ vm_flags((void *)regs->regs[0]), SF_API_DEVICE,
 		regs->regs[2], (u32)regs->regs[3] };
 	return 0;
@@ -270,7 +273,7 @@ static int on_capability(struct kretprobe_instance *instance, struct pt_regs *re
 }
 
 #ifdef KVM_ARM_VM_SMCCC_FILTER
-/* Its only attribute of a VM; the value is in the memory of the program. */
+/* KVM's only attribute of a VM; the value is in the memory of the program. */
 static int on_filter(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	const struct kvm_device_attr *attr = (void *)regs->regs[1];
@@ -284,7 +287,7 @@ static int on_filter(struct kretprobe_instance *instance, struct pt_regs *regs)
 }
 #endif
 
-/* Some have no value; what lies where the address points is not said to be one. */
+/* Some attributes have no value; their address need not be valid. */
 static int on_attribute(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	const struct kvm_device_attr *attr = (void *)regs->regs[1];
@@ -313,7 +316,7 @@ static int on_create(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
 	struct kvm *kvm = (void *)regs->regs[0];
 
-	forget(kvm); /* it cannot be one that we know; the creation of one that lay there may have failed */
+	forget(kvm); /* a new VM has no entry; one at this address is of a VM whose creation failed */
 	*(struct call *)instance->data = (struct call){ vm_flags(kvm), SF_API_CREATE, regs->regs[1] };
 	return 0;
 }
@@ -332,7 +335,7 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	struct call *call = (struct call *)instance->data;
 	long result = (int)regs_return_value(regs);
 
-	/* They return nothing; the first of them since 6.7, before it may refuse. */
+	/* These return nothing; the reset only since 6.7, before it can fail. */
 	if ((call->op == SF_API_RESET && SF_LINUX_VERSION >= KERNEL_VERSION(6, 7, 0)) || call->op == SF_API_SLOT ||
 	    call->op == SF_API_DESTROY)
 		result = 0;

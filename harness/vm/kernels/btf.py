@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Struct layouts of a kernel that has no headers any more, from the BTF in its image.
+"""Read struct layouts from the BTF in a kernel's image, for a kernel without headers.
 
-Format: Documentation/bpf/btf.rst in the Linux sources.  Only what a layout needs is read: structs, unions, enums, and
-what stands between a member and its type.
+Format: Documentation/bpf/btf.rst in the Linux sources.  Only the kinds that a layout needs are decoded: structs,
+unions, enums, and the kinds between a member and its type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, F
 FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(16, 20)
 QUALIFIERS = (TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG)
 TAIL: Mapping[int, tuple[int, int]] = {
-    # Bytes after the type: fixed, and for each of vlen.
+    # Bytes after the type: fixed, and for each of its vlen elements.
     **{INT: (4, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 12), ENUM: (0, 8), PROTO: (0, 8), VAR: (4, 0)},
     **{DATASEC: (0, 12), DECL_TAG: (4, 0), ENUM64: (0, 12)},
 }
@@ -37,7 +37,7 @@ class _Type:
     size: int
     """Of a struct in bytes; of a qualifier, the type that it qualifies."""
     at: int
-    """Where what follows it begins."""
+    """Offset of the data after it."""
     flag: bool
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Struct layouts and line numbers from DWARF; the only user of pyelftools."""
+"""Read struct layouts and line numbers from DWARF; the only user of pyelftools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _name(die: DIE) -> str:
 
 
 def _members(struct: DIE, base: int = 0) -> Iterator[tuple[str, int, DIE]]:
-    """Yield (name, byte offset, type) of each member; anonymous structs and unions are looked into."""
+    """Yield (name, byte offset, type) of each member, members of anonymous structs and unions included."""
     for member in struct.iter_children():
         if member.tag != "DW_TAG_member":
             continue
@@ -52,7 +52,7 @@ def _find(path: Path, wanted: tuple[tuple[str, str], ...]) -> dict[str, DIE]:
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         if not elf.has_dwarf_info():
-            raise SetupError(f"{path}: no DWARF in it; the recording module must be built with -g")
+            raise SetupError(f"{path} has no DWARF; the recording module must be built with -g")
         for unit in elf.get_dwarf_info().iter_CUs():
             for die in unit.get_top_DIE().iter_children():
                 name = _name(die)
@@ -65,7 +65,7 @@ def _find(path: Path, wanted: tuple[tuple[str, str], ...]) -> dict[str, DIE]:
 
 
 def _materialise(found: dict[str, DIE]) -> dict[str, DIE]:
-    """Read what is needed while the file is open: pyelftools loads lazily."""
+    """Read the needed attributes while the file is open: pyelftools loads lazily."""
     for die in found.values():
         if die.tag == "DW_TAG_structure_type":
             for _, _, kind in _members(die):
@@ -80,7 +80,7 @@ _WANTED = (("DW_TAG_structure_type", "kvm_cpu_context"), ("DW_TAG_enumeration_ty
 
 
 def read_layout(module: Path) -> ContextLayout:
-    """Return where ``struct kvm_cpu_context`` keeps every register of ``registers.STATE``, in this kernel build.
+    """Return the offset of every register of ``registers.STATE`` in ``struct kvm_cpu_context``, in this kernel build.
 
     SetupError: the module has no DWARF, or the kernel has no such struct, member or register.
     """
@@ -110,14 +110,14 @@ def read_layout(module: Path) -> ContextLayout:
 
 
 def why_not_static_arm64(path: Path) -> str:
-    """Return why a file is no static arm64 program, in words that say how to make it one; empty if it is."""
+    """Return why a file is not a static arm64 program, and how to make it one; empty if it is."""
     try:
         with open_input(path, seekable=True) as stream:
             elf = ELFFile(stream)
             if elf["e_machine"] != "EM_AARCH64" or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
                 return f"not an arm64 program ({elf['e_machine']}, {elf['e_type']}): compile with aarch64-linux-gnu-gcc"
             if any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments()):
-                return "wants shared libraries, which the target does not have: compile with -static"
+                return "needs shared libraries, which the target does not have: compile with -static"
     except ELFError:
         return "not an ELF program: expected a static arm64 one"
     except (OSError, ValueError) as error:
@@ -127,7 +127,7 @@ def why_not_static_arm64(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LineRow:
-    """Instructions of a source line: their addresses, the file as the kernel's tree has it, the line's number."""
+    """Instructions of a source line: their addresses, the file's path in the kernel tree, the line number."""
 
     begin: int
     end: int
@@ -138,7 +138,8 @@ class LineRow:
 def read_lines(vmlinux: Path, image: Path, ranges: Sequence[tuple[int, int]]) -> tuple[LineRow, ...]:
     """Return the lines of code in ranges of an ``Image``, from a ``vmlinux`` with debug information.
 
-    Ranges and rows are offsets from the first byte of the image.  InputError: it has none, or is of another kernel.
+    Ranges and rows are offsets from the first byte of the image.  InputError: the vmlinux has no debug information, or
+    is of another kernel.
     """
     try:
         with open_input(vmlinux, seekable=True) as stream:
@@ -155,7 +156,7 @@ def read_lines(vmlinux: Path, image: Path, ranges: Sequence[tuple[int, int]]) ->
 
 
 def _same_code(elf: ELFFile, base: int, image: Path, part: tuple[int, int]) -> bool:
-    """Tell whether a part of an image (which objcopy makes of a vmlinux) has the same bytes in both."""
+    """Whether a part of an image (which objcopy makes of a vmlinux) has the same bytes in both."""
     begin, end = part
     for section in elf.iter_sections():
         at = begin + base - section["sh_addr"]
@@ -188,7 +189,7 @@ def _lines_in(elf: ELFFile, base: int, ranges: Sequence[tuple[int, int]]) -> Ite
 
 
 def _file_name(header: Any, number: int) -> str:
-    """Return a path in the kernel's tree: DWARF 5, 6.2.4, counts files and directories from 0, older ones from 1."""
+    """Return a path in the kernel's tree: DWARF 5 (6.2.4) counts files and directories from 0, older ones from 1."""
     first = 0 if header["version"] >= 5 else 1
     entry = header["file_entry"][number - first]
     directory = header["include_directory"][entry.dir_index - first].decode() if entry.dir_index >= first else ""

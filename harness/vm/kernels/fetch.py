@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of the whole archive in the cache: the list of them, each one's image, and headers that build here.
+"""Keep kernels of the whole archive in the cache: their list, and for each the image and headers that build here.
 
-Three kinds of entry: ``image`` (Image and changelog), ``headers`` (headers with build tools that run on this
-machine), and what :mod:`harness.vm.build.prepare` compiles.  Debs stay until their entry is complete, so that a killed
-download goes on where it stopped.
+Three kinds of entry: ``image`` (Image and changelog), ``headers`` (headers with build tools that run on this machine),
+and the programs that :mod:`harness.vm.build.prepare` compiles.  .deb files stay until their entry is complete, so that
+a killed download continues where it stopped.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from harness.vm.kernels.files import (
     read_image,
     wrap_tools,
 )
-from harness.vm.kernels.vcpu_layout import why_not
+from harness.vm.kernels.vcpu_layout import why_incompatible
 from harness.vm.tools import Progress, quiet
 
 STATE = "apt-suites"
 IMAGE_RECIPE, HEADERS_RECIPE = "1", "2"
-"""Part of the keys: to be raised when the code below makes something else of the same packages."""
+"""Part of the keys: raise it when the code below makes other entries of the same packages."""
 ROOM = 400 << 20
-"""Bytes for one kernel while it is unpacked (measured: 300 MiB; 35 and 100 stay)."""
+"""Bytes for one kernel while it is unpacked (measured: 300 MiB; 35 and 100 MiB are kept)."""
 CHANGELOG = "changelog.gz"
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A kernel in the cache; `headers` is None if there are none for it, `donor` is whose they are if not its own."""
+    """A kernel in the cache; `headers` may be None; `donor` is the kernel that they are from, if another one."""
 
     kernel: Kernel
     image: Entry
@@ -52,7 +52,7 @@ class Fetched:
 
 
 def load_kernels(cache: Cache, progress: Progress = quiet, *, refresh: bool = False) -> Kernels:
-    """Return the archive's kernels as last read, or read now; SetupError if that must be done and cannot."""
+    """Return the archive's kernels as last read; read them now if needed.  SetupError: they cannot be read."""
     state = cache.root / STATE
     known = None if refresh else recall(state)
     if known is not None:
@@ -71,7 +71,7 @@ def _open(cache: Cache, progress: Progress) -> Archive:
 
 
 def find_kernel(cache: Cache, wanted: str, progress: Progress = quiet) -> Kernel:
-    """Return the kernel of a version or its beginning; the archive is asked again for one that is not known."""
+    """Return the kernel of a version or a prefix of it; the archive is read again if none is known."""
     known = recall(cache.root / STATE)
     if known is not None:
         with suppress(InputError):
@@ -91,19 +91,19 @@ def headers_key(kernel: Kernel) -> str:
 
 
 def find_fetched(cache: Cache, kernel: Kernel) -> Fetched | None:
-    """Return a kernel if all of it is in the cache; never fetches."""
+    """Return a kernel if all its parts are in the cache; never fetches."""
     image = cache.find("image", image_key(kernel))
     headers = cache.find("headers", headers_key(kernel)) if kernel.headers else None
     return None if image is None or (kernel.headers and headers is None) else Fetched(kernel, image, headers)
 
 
 def fetch(cache: Cache, kernel: Kernel, progress: Progress = quiet) -> Fetched:
-    """Return a kernel, fetched and unpacked as far as it is not in the cache; SetupError if it cannot be."""
+    """Return a kernel; parts that are not in the cache are fetched and unpacked.  SetupError: they cannot be."""
     found = find_fetched(cache, kernel)
     if found is not None:
         return found
     if not kernel.listed:
-        raise SetupError(f"Linux {kernel.version} is gone from Debian's archive, and is not in the cache")
+        raise SetupError(f"Linux {kernel.version} is no longer in Debian's archive, and not in the cache")
     image = cache.get(
         "image", image_key(kernel), lambda work: _build_image(cache, kernel, work, progress), progress, ROOM
     )
@@ -116,23 +116,23 @@ def fetch(cache: Cache, kernel: Kernel, progress: Progress = quiet) -> Fetched:
 
 
 def borrow(cache: Cache, fetched: Fetched, progress: Progress = quiet) -> Fetched:
-    """Return a kernel that has no headers with those of the nearest one that fits; SetupError if none does."""
+    """Return a kernel without headers with those of the nearest kernel that fits; SetupError if none fits."""
     own = read_btf(fetched.image.path / "Image")
-    why = "there are none"
+    why = "no other kernel has headers"
     for donor in donors(fetched.kernel, load_kernels(cache, progress).kernels):
         lent = fetch(cache, donor, progress)
-        why = why_not(own, read_btf(lent.image.path / "Image"))
+        why = why_incompatible(own, read_btf(lent.image.path / "Image"))
         if not why:
             return replace(fetched, headers=lent.headers, donor=donor)
     raise SetupError(
-        f"Linux {fetched.kernel.version} has no headers in Debian's archive any more, and no other kernel's fit: {why}"
+        f"Linux {fetched.kernel.version} has no headers in Debian's archive, and no other kernel's headers fit: {why}"
     )
 
 
 def donors(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
-    """Return the kernels whose headers may fit, the likeliest first: the nearest above, the nearest below.
+    """Return the kernels whose headers may fit, the most likely first: the next newer, the next older.
 
-    The next ones would be of the same two series, and so alike.
+    Further kernels would be of the same two series, with similar headers.
     """
     listed = [k for k in kernels if k.headers and k.listed]
     above = [k for k in listed if version_key(k.version) > version_key(kernel.version)]
@@ -144,7 +144,7 @@ def donors(kernel: Kernel, kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 def _download(cache: Cache, kernel: Kernel, packages: tuple[Package, ...], progress: Progress) -> tuple[Path, ...]:
     with cache.lock(STATE, progress):
         state = cache.root / STATE
-        # The lists are there: the kernel comes from them.
+        # The lists are present: the kernel was found in them.
         archive = Archive(state, "", "", progress)
         try:
             return archive.download(packages)
@@ -152,7 +152,7 @@ def _download(cache: Cache, kernel: Kernel, packages: tuple[Package, ...], progr
             text = str(error)
         known = remember(state, read_lists(_open(cache, progress)))
         if not any(k.version == kernel.version and k.listed for k in known.kernels):
-            raise SetupError(f"Linux {kernel.version} is gone from Debian's archive")
+            raise SetupError(f"Linux {kernel.version} is no longer in Debian's archive")
         raise SetupError(text)
 
 
@@ -164,7 +164,7 @@ def _build_image(cache: Cache, kernel: Kernel, work: Path, progress: Progress) -
     changelog = find_changelog(work / "unpacked")
     if changelog is not None:
         changelog.rename(work / CHANGELOG)
-    shutil.rmtree(work / "unpacked")  # the package's own modules: KVM and all that the agent needs is built in
+    shutil.rmtree(work / "unpacked")  # the package's modules: KVM and all that the agent needs is built in
     facts = read_image(work / "Image")
     _forget(debs)
     return {
@@ -200,7 +200,7 @@ def _build_headers(cache: Cache, kernel: Kernel, work: Path, progress: Progress)
 
 
 def _foreign(kernel: Kernel) -> tuple[Package, ...]:
-    """Return the libraries that the build tools want, if they are of a newer Debian than this machine's."""
+    """Return the libraries that the build tools need, if they are of a newer Debian than this machine's."""
     codename = release_codename(Path("/etc"))
     own = RELEASES.index(codename) if codename in RELEASES else len(RELEASES)
     newest = max((RELEASES.index(r) for r in RELEASES for s in kernel.suites if s.startswith(r)), default=0)

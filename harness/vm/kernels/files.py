@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One kernel as files: its image, its headers where they are, and build tools of another Debian release."""
+"""Read a kernel's files: its image, its headers, and build tools of another Debian release."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_IMAGE_BYTES = 1 << 29
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a kernel image says of itself; the release is empty if it has no banner."""
+    """Facts from a kernel image; the release is empty if it has no banner."""
 
     sha256: str
     release: str
 
 
 def read_image(path: Path) -> ImageFacts:
-    """Return the facts of an arm64 ``Image`` file; InputError if it is none."""
+    """Return the facts of an arm64 ``Image`` file; InputError if it is not one."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
             reason = "expected a kernel image, a file of at most 512 MiB" if path.exists() else "no such file"
@@ -44,10 +44,11 @@ def read_image(path: Path) -> ImageFacts:
 
 
 def make_relocatable(headers: Path) -> None:
-    """Let the headers be used where they are: their Makefile includes ``/usr/src/linux-headers-...-common/Makefile``.
+    """Make header trees usable in any directory: their Makefile includes
+    ``/usr/src/linux-headers-...-common/Makefile``.
 
-    From 7.x on it names its own directory there, too.  make runs in that directory, so that a relative path does; the
-    other links in the packages are relative already.
+    From 7.x on it also names its own directory there.  make runs in that directory, so a relative path works; the other
+    links in the packages are relative.
     """
     makefile = headers / "Makefile"
     makefile.write_text(re.sub(r"(?m)^(include |KBUILD_OUTPUT=)/usr/src/", r"\1../", makefile.read_text()))
@@ -70,27 +71,27 @@ def find_headers(unpacked: Path) -> Path:
 
 
 def find_changelog(unpacked: Path) -> Path | None:
-    """Return the compressed Debian changelog that the packages bring (Debian Policy 12.7), if they do."""
+    """Return the compressed Debian changelog of the packages (Debian Policy 12.7), if they have one."""
     found = [path for path in unpacked.glob("usr/share/doc/*/changelog*.gz") if path.is_file()]
     return max(found, key=lambda path: path.stat().st_size) if found else None
 
 
 SUFFIX = ".elf"
-"""What a program's own file is called once a script stands in its place (``.real`` is Debian's own, for modpost)."""
+"""Suffix of a program's file after a script replaced it (``.real`` is Debian's own, for modpost)."""
 ELF_MAGIC = b"\x7fELF"
 LOADERS = ("lib64/ld-linux-*.so.*", "usr/lib64/ld-linux-*.so.*", "lib/ld-linux-*.so.*", "usr/lib/ld-linux-*.so.*")
 
 
 def wrap_tools(tools: Path, root: Path) -> int:
-    """Let every program below `tools` run with the C library and loader of the private `root`; return how many.
+    """Make every program below `tools` run with the C library and loader of the private `root`; return their number.
 
-    A program of a newer Debian release wants that release's libc.  Each is replaced by a script that starts it
-    through the loader of `root`: nothing is patched, and both directories may move together (a path with spaces is
-    refused before).
+    A program of a newer Debian release needs that release's libc.  Each is replaced by a script that starts it through
+    the loader of `root`: no file is patched, and both directories may be moved together (a path with spaces is refused
+    earlier).
     """
     loader = next((path for pattern in LOADERS for path in sorted(root.glob(pattern)) if path.exists()), None)
     if loader is None:
-        raise SetupError(f"the libraries in {root} bring no loader (ld-linux)")
+        raise SetupError(f"the libraries in {root} have no loader (ld-linux)")
     directories = {path.parent for path in root.rglob("*.so*") if path.is_file()}
     wrapped = 0
     for path in sorted(path for path in tools.rglob("*") if path.is_file() and not path.is_symlink()):
@@ -112,5 +113,5 @@ def wrap_tools(tools: Path, root: Path) -> int:
 
 
 def hide_unused(headers: Path) -> None:
-    """Remove what a module's build must not see: `vmlinux` in the headers holds only BTF, for a newer pahole."""
+    """Remove `vmlinux` from the headers: it holds only BTF, for a newer pahole, and breaks a module's build."""
     (headers / "vmlinux").unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's text in a kernel image: which functions there are, and where they lie in the machine's RAM.
+"""Find KVM's functions in a kernel image, and their offsets in the machine's RAM.
 
-KVM's objects are linked one behind the other, in an order that the makefiles give, so that a few symbols bound them:
-virt/kvm first, then arch/arm64/kvm with its VHE objects (arch/arm64/kvm/Makefile, hyp/Makefile; the same from 6.1 to
-7.3).  What runs at EL2 without VHE is a section of its own (arch/arm64/kernel/vmlinux.lds.S, HYPERVISOR_TEXT).
+KVM's objects are linked contiguously, in the order of the makefiles, so that a few symbols bound them: virt/kvm first,
+then arch/arm64/kvm with its VHE objects (arch/arm64/kvm/Makefile, hyp/Makefile; the same from 6.1 to 7.3).  nVHE's EL2
+code is a separate section (arch/arm64/kernel/vmlinux.lds.S, HYPERVISOR_TEXT).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from harness.errors import SetupError
 from harness.vm.kernels.kallsyms import LOAD_OFFSET, Symbols
 
 GENERIC, EL1, EL2 = "virt/kvm", "arch/arm64/kvm EL1", "arch/arm64/kvm EL2"
-"""Parts of KVM: shared by all architectures; this one's at the host's level; what nVHE runs at EL2."""
+"""Parts of KVM: shared by all architectures; arm64 code at the host's level; nVHE's code at EL2."""
 
 BEGIN = "kvm_vm_ioctl_check_extension"
-"""The function that the agent runs into when a scenario begins, and nothing else does while one runs."""
+"""The function that the agent calls when a scenario begins; nothing else calls it during one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of KVM's text: from one symbol to another, or to the end of the symbols that ``run`` matches."""
+    """A range of KVM's text: from one symbol to another, or to the end of the symbols that ``run`` matches."""
 
     part: str
     first: str
@@ -36,23 +36,23 @@ class Range:
 
 
 RANGES: tuple[Range, ...] = (
-    # The tracepoints of an object come first in it: kvm_main.o of virt/kvm, arm.o of arch/arm64/kvm.
+    # An object begins with its tracepoints: kvm_main.o of virt/kvm, arm.o of arch/arm64/kvm.
     Range(GENERIC, "__traceiter_kvm_userspace_exit", end="__traceiter_kvm_entry"),
     Range(EL1, "__traceiter_kvm_entry", end="kvm_pgtable_stage2_map"),
     # hyp/pgtable.o is the last object.
     Range(EL1, "kvm_pgtable_stage2_map", run=r"pgtable|stage2"),
-    # noinstr: not with the rest of arm.o.
+    # noinstr: separate from the rest of arm.o.
     Range(EL1, "kvm_arm_vcpu_enter_exit", run=r"^kvm_arm_vcpu_enter_exit$"),
     Range(EL2, "__hyp_idmap_text_start", end="__hyp_text_end"),
 )
 
 _MARKER = re.compile(r"_(start|end)$|section_|__st(art|op)___")
-"""Symbols that bound sections and are no functions."""
+"""Symbols that bound sections and are not functions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: its name as the kernel knows it, its part, and its text as offsets in RAM."""
+    """A function: the kernel's name, its part, and its text as offsets in RAM."""
 
     name: str
     part: str
@@ -71,7 +71,7 @@ class KvmText:
         return tuple(function.begin for function in self.functions)
 
     def find(self, offset: int) -> Function | None:
-        """Return the function at an offset in RAM, None if there is none of KVM's."""
+        """Return KVM's function at an offset in RAM, None if there is none."""
         index = bisect_right(self._begins, offset) - 1
         function = self.functions[index] if index >= 0 else None
         return function if function is not None and offset < function.end else None
@@ -85,7 +85,7 @@ class KvmText:
         return f"{function.name}+{at:#x}" if at else function.name
 
     def at(self, name: str) -> int:
-        """Return where a function begins; SetupError if there is none of that name."""
+        """Return the offset of a function; SetupError if the kernel has no function of that name."""
         for function in self.functions:
             if function.name == name:
                 return function.begin
@@ -93,7 +93,7 @@ class KvmText:
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The text as few ranges of offsets in RAM."""
+        """The text as the smallest number of ranges of offsets in RAM."""
         found: list[tuple[int, int]] = []
         for function in self.functions:
             if found and found[-1][1] == function.begin:
@@ -124,7 +124,7 @@ def kvm_text(symbols: Symbols) -> KvmText:
 
 
 def _index(symbols: Symbols, name: str) -> int:
-    """Return the number of the first symbol at the address of the one of this name."""
+    """Return the index of the first symbol at the address of the symbol ``name``."""
     address = symbols.address(name)
     if address is None:
         raise SetupError(f"this kernel has no symbol {name}, which bounds KVM's text")
@@ -139,7 +139,7 @@ def _run(symbols: Symbols, begin: int, pattern: str) -> int:
 
 
 def _functions(symbols: Symbols, begin: int, end: int, part: str) -> Iterator[Function]:
-    """Each address once, under its first name that is no section's."""
+    """Yield each address once, with its first name that is not a section's."""
     names: dict[int, str] = {}
     for address, name in zip(symbols.addresses[begin:end], symbols.names[begin:end], strict=True):
         if address not in names or _MARKER.search(names[address]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration symbols that a kernel needs to be a target, as rows, each with its reason."""
+"""Configuration symbols that a kernel needs to be a target, as rows, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Use(Enum):
-    """What a symbol is needed for."""
+    """The use that needs a symbol."""
 
     BOOT = "to boot"
     RECORD = "to record"
@@ -18,11 +18,11 @@ class Use(Enum):
 
 
 ALWAYS = (Use.BOOT, Use.RECORD)
-"""What every target needs."""
+"""Uses of every target."""
 
 
 class Symbol(NamedTuple):
-    """A symbol that must be ``y``: what for, why, and where it is defined in the kernel's sources."""
+    """A symbol that must be ``y``: its use, the reason, and its definition in the kernel's sources."""
 
     name: str
     use: Use
@@ -33,22 +33,22 @@ class Symbol(NamedTuple):
 NEEDED: tuple[Symbol, ...] = (
     Symbol("PRINTK", Use.BOOT, "alarms and the end of a kernel are read from its log", "init/Kconfig"),
     Symbol("BINFMT_ELF", Use.BOOT, "the agent is an ELF program", "fs/Kconfig.binfmt"),
-    Symbol("BLK_DEV_INITRD", Use.BOOT, "the agent comes in an initramfs", "usr/Kconfig"),
-    Symbol("SYSFS", Use.BOOT, "the module's parameters are files there", "fs/sysfs/Kconfig"),
-    Symbol("TTY", Use.BOOT, "console and requests are serial ports", "drivers/tty/Kconfig"),
+    Symbol("BLK_DEV_INITRD", Use.BOOT, "the agent is in an initramfs", "usr/Kconfig"),
+    Symbol("SYSFS", Use.BOOT, "the module's parameters are files in /sys", "fs/sysfs/Kconfig"),
+    Symbol("TTY", Use.BOOT, "the console and the requests use serial ports", "drivers/tty/Kconfig"),
     Symbol("SERIAL_AMBA_PL011", Use.BOOT, "the serial port of QEMU's virt machine", "drivers/tty/serial/Kconfig"),
-    Symbol("SERIAL_AMBA_PL011_CONSOLE", Use.BOOT, "the kernel's log goes there", "drivers/tty/serial/Kconfig"),
+    Symbol("SERIAL_AMBA_PL011_CONSOLE", Use.BOOT, "it prints the kernel's log", "drivers/tty/serial/Kconfig"),
     Symbol("PCI", Use.BOOT, "requests come through a PCI serial port", "drivers/pci/Kconfig"),
     Symbol("PCI_HOST_GENERIC", Use.BOOT, "the PCI bus of QEMU's virt machine", "drivers/pci/controller/Kconfig"),
     Symbol("SERIAL_8250", Use.BOOT, "the driver of that serial port", "drivers/tty/serial/8250/Kconfig"),
-    Symbol("SERIAL_8250_PCI", Use.BOOT, "and its PCI part", "drivers/tty/serial/8250/Kconfig"),
+    Symbol("SERIAL_8250_PCI", Use.BOOT, "the PCI part of that driver", "drivers/tty/serial/8250/Kconfig"),
     Symbol("DEVMEM", Use.BOOT, "agent and host share memory through /dev/mem", "drivers/char/Kconfig"),
-    Symbol("VIRTUALIZATION", Use.BOOT, "the menu that KVM is in", "arch/arm64/kvm/Kconfig"),
-    Symbol("KVM", Use.BOOT, "what is tested", "arch/arm64/kvm/Kconfig"),
-    Symbol("MODULES", Use.RECORD, "the recording module is one", "kernel/module/Kconfig"),
+    Symbol("VIRTUALIZATION", Use.BOOT, "the menu of KVM", "arch/arm64/kvm/Kconfig"),
+    Symbol("KVM", Use.BOOT, "it is tested", "arch/arm64/kvm/Kconfig"),
+    Symbol("MODULES", Use.RECORD, "the recording module is a kernel module", "kernel/module/Kconfig"),
     Symbol("KPROBES", Use.RECORD, "the module finds KVM's functions and replaces exit codes", "arch/Kconfig"),
     Symbol("KALLSYMS", Use.RECORD, "kprobes are placed by name; reports name functions", "init/Kconfig"),
-    Symbol("FTRACE", Use.RECORD, "the menu of what brings tracepoints", "kernel/trace/Kconfig"),
+    Symbol("FTRACE", Use.RECORD, "the menu of the options that select TRACEPOINTS", "kernel/trace/Kconfig"),
     Symbol(
         "TRACEPOINTS",
         Use.RECORD,
@@ -58,7 +58,7 @@ NEEDED: tuple[Symbol, ...] = (
     Symbol(
         "JUMP_LABEL",
         Use.PROTECTED,
-        "without it EL2 reads static keys from the host's memory, which it has not mapped: it panics at its first call "
+        "without it EL2 reads static keys from host memory, which it has not mapped, and panics at its first call "
         "(handle_host_hcall, arch/arm64/kvm/hyp/nvhe/hyp-main.c)",
         "arch/Kconfig",
     ),
@@ -83,9 +83,9 @@ FORBIDDEN: tuple[Symbol, ...] = (
 """Symbols that must not be ``y``."""
 
 EXTRA: tuple[tuple[str, str, str], ...] = (
-    # Symbol, value, why: what makes the fragment a whole, small configuration.
-    ("EXPERT", "y", "what follows is visible only with it"),
-    ("KALLSYMS_ALL", "y", "the bounds of KVM's code for coverage, and names of data in reports"),
+    # Symbol, value, why: these complete the fragment to a small configuration.
+    ("EXPERT", "y", "the following symbols depend on it"),
+    ("KALLSYMS_ALL", "y", "the bounds of KVM's code for coverage, and names of data symbols in reports"),
     ("MULTIUSER", "y", "recorded programs may change their user"),
     ("FUTEX", "y", "the C library of recorded programs waits with it"),
     ("ENABLE_DEFAULT_TRACERS", "y", "selects TRACING, and with it TRACEPOINTS"),
@@ -96,12 +96,12 @@ EXTRA: tuple[tuple[str, str, str], ...] = (
     ("HIGH_RES_TIMERS", "y", "KVM's timers"),
     ("NO_HZ_IDLE", "y", "fewer interrupts of the host in the middle of a scenario"),
     ("HOTPLUG_CPU", "y", "as Debian's kernels"),
-    ("PRINTK_TIME", "y", "a line of the kernel's is told from one of a program's by its time"),
+    ("PRINTK_TIME", "y", "the time stamp distinguishes lines of the kernel from those of programs"),
     ("IKCONFIG", "y", "the configuration is in the image"),
     ("RTC_CLASS", "y", "the date of files that programs write"),
-    ("RTC_DRV_PL031", "y", "the clock of QEMU's virt machine"),
+    ("RTC_DRV_PL031", "y", "the real-time clock of QEMU's virt machine"),
     ("PREEMPT_VOLUNTARY", "y", "as Debian's kernels"),
-    ("BUG", "y", "what KVM complains of is an alarm"),
+    ("BUG", "y", "KVM's WARN and BUG reports are alarms"),
     ("MODULE_UNLOAD", "y", "as Debian's kernels"),
     ("PCI_MSI", "y", "interrupts of PCI devices"),
     ("PROC_FS", "y", "recorded programs look there"),
@@ -111,12 +111,12 @@ EXTRA: tuple[tuple[str, str, str], ...] = (
     ("DEVTMPFS", "y", "recorded programs open /dev/kvm"),
     ("BINFMT_SCRIPT", "y", "recorded programs may start scripts"),
     ("EPOLL", "y", "VMMs wait with it"),
-    ("EVENTFD", "y", "VMMs are told of interrupts with it"),
+    ("EVENTFD", "y", "VMMs are notified of interrupts with it"),
     ("SIGNALFD", "y", "VMMs read signals with it"),
     ("TIMERFD", "y", "VMMs have timers with it"),
     ("POSIX_TIMERS", "y", "VMMs have timers with it"),
     ("AIO", "y", "VMMs read files with it"),
-    ("ADVISE_SYSCALLS", "y", "VMMs say how memory is used"),
+    ("ADVISE_SYSCALLS", "y", "VMMs advise the kernel on memory use"),
     ("MEMBARRIER", "y", "a part of the C library's threads"),
     ("RSEQ", "y", "a part of the C library's threads"),
     ("MEMFD_CREATE", "y", "VMMs have memory with it"),
@@ -134,32 +134,32 @@ _SET = re.compile(r"(?m)^CONFIG_([A-Z0-9_]+)=(.*)$")
 
 
 def symbols_of(config: str) -> Mapping[str, str]:
-    """Return the symbols that a ``.config`` sets, with their values; what it says is not set is left out."""
+    """Return the symbols that a ``.config`` sets, with their values; symbols that are "not set" are left out."""
     return dict(_SET.findall(config))
 
 
-class Lack(NamedTuple):
-    """What is wrong with a configuration: a row, and the value that its symbol must have."""
+class MissingSymbol(NamedTuple):
+    """A configuration error: a row, and the value that its symbol must have."""
 
     symbol: Symbol
     wanted: str
 
     @property
     def text(self) -> str:
-        """It in one line."""
+        """The error in one line."""
         return f"CONFIG_{self.symbol.name}={self.wanted} is needed {self.symbol.use.value}: {self.symbol.why}"
 
 
-def lacks(config: str, uses: Container[Use] = tuple(Use)) -> tuple[Lack, ...]:
-    """Return what a ``.config`` lacks for some uses.  A driver that is a module is lacking: it is not there in time."""
+def missing_symbols(config: str, uses: Container[Use] = tuple(Use)) -> tuple[MissingSymbol, ...]:
+    """Return the symbols that a ``.config`` lacks for some uses; a driver as a module would be loaded too late."""
     given = symbols_of(config)
-    absent = [Lack(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
-    present = [Lack(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]
+    absent = [MissingSymbol(row, "y") for row in NEEDED if row.use in uses and given.get(row.name) != "y"]
+    present = [MissingSymbol(row, "n") for row in FORBIDDEN if row.use in uses and given.get(row.name) == "y"]
     return (*absent, *present)
 
 
 def fragment() -> Iterator[str]:
-    """Yield the lines of a configuration fragment with all that is needed, for a kernel that is built soon."""
+    """Yield the lines of a configuration fragment with all needed symbols, for a small kernel."""
     for use in Use:
         yield f"# {use.value}"
         for row in NEEDED:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's own KVM selftests in the cache, from Debian's package of its source, and programs built among them.
+"""Keep the kernel's KVM selftests in the cache, from Debian's package of its source, and build programs with them.
 
-Measured: 153 MB to fetch, 18 s of CPU to unpack them and to make the headers, 36 MB stay; then 3 s of CPU for the
+Measured: 153 MB to fetch, 18 s of CPU to unpack them and to make the headers, 36 MB are kept; then 3 s of CPU for the
 library and half a second for a program.
 """
 
@@ -22,12 +22,12 @@ from harness.vm.tools import Progress, quiet, require_tool, run_tool
 
 PACKAGE = "linux-source-6.12"
 RECIPE = "1"
-"""Part of the key: to be raised when the code below keeps something else of the same package."""
+"""Part of the key: raise it when the code below keeps other files of the same package."""
 ROOM = 512 << 20
-"""Bytes while it is unpacked: package, archive and what is kept."""
+"""Bytes while it is unpacked: package, archive and the kept files."""
 KVM = "tools/testing/selftests/kvm"
 WANTED: tuple[str, ...] = (
-    # What the Makefile of the KVM selftests reads, and what `make headers` does.
+    # Files that the Makefile of the KVM selftests and `make headers` read.
     *("Makefile", "scripts/*", "include/uapi/*", "include/asm-generic/*"),
     *("arch/arm64/Makefile", "arch/arm64/include/*", "arch/arm64/tools/*"),
     *("tools/lib/rbtree.c", "tools/include/*", "tools/arch/arm64/*", "tools/scripts/*", "tools/build/*"),
@@ -66,13 +66,13 @@ def _fetch(cache: Cache, work: Path, progress: Progress) -> Mapping[str, object]
 
 
 def build_selftests(tree: Path, sources: Mapping[str, str], work: Path, progress: Progress = quiet) -> Sequence[Path]:
-    """Build programs by the Makefile of the kernel's KVM selftests, static; return them in order.
+    """Build static programs with the Makefile of the kernel's KVM selftests; return them in order.
 
-    ``sources`` are their texts by file name; ``work`` is an empty directory.  SetupError: the compiler complains.
+    ``sources`` are their texts by file name; ``work`` is an empty directory.  SetupError: the compiler fails.
     """
     make = require_tool("make", "make")
     here = work / "tree"
-    # A program's place is in the tree, which others use too: all but that directory is shared.
+    # A program is built inside the tree, which other processes also use: all but its directory is shared.
     here.mkdir()
     _link_around(tree, here, Path(KVM) / "aarch64")
     for name, text in sources.items():
@@ -86,7 +86,7 @@ def build_selftests(tree: Path, sources: Mapping[str, str], work: Path, progress
 
 
 def _link_around(tree: Path, here: Path, place: Path) -> None:
-    """Fill ``here`` with links to all of a tree but one directory, which is copied."""
+    """Fill ``here`` with links to everything in a tree but one directory, which is copied."""
     first, *rest = place.parts
     for path in tree.iterdir():
         if path.name != first:
@@ -99,7 +99,7 @@ def _link_around(tree: Path, here: Path, place: Path) -> None:
 
 
 def main() -> int:
-    """Print where the tree is, for scripts; what is missing here is one line and status 3."""
+    """Print the tree's path, for scripts; a missing tool gives one line and status 3."""
     try:
         print(selftest_tree(Cache(default_root(os.environ)), lambda line: print(f"selftests: {line}", file=sys.stderr)))
     except SetupError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel build directory: image, configuration and what a module is built with, as ``make`` left them.
+"""Read a kernel build directory: image, configuration and the files that a module build needs, as ``make`` left them.
 
-In-tree or made with ``O=``; a headers package with its image is laid out in the same way.
+In-tree or made with ``O=``; a headers package with its image has the same layout.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from harness.vm.kernels.files import read_image
 
 IMAGE, CONFIG, RELEASE = "arch/arm64/boot/Image", ".config", "include/config/kernel.release"
 SYMBOLS = ("Module.symvers", "vmlinux.symvers")
-"""What modpost takes exported symbols from: ``make modules`` writes the first, ``make Image`` the second
+"""Files from which modpost reads exported symbols: ``make modules`` writes the first, ``make Image`` the second
 (scripts/Makefile.modpost, scripts/Makefile.vmlinux)."""
 _UNUSABLE = re.compile(r"[\s:@%]")
-"""make splits words at white space and colons; ``@`` and ``%`` separate the parts of a target's name."""
+"""make splits words at white space and colons; ``@`` and ``%`` separate parts of a target's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildTree:
-    """A build directory that is complete: its absolute path, and what identifies the kernel in it.
+    """A complete build directory: its absolute path, and the identity of its kernel.
 
     ``release`` is ``uname -r``; ``image_sha256`` and ``config_sha256`` are of the files' contents; ``symbols`` is the
-    file of exported symbols that there is; ``clang``: the kernel was compiled with it.
+    file of exported symbols that exists; ``clang``: the kernel was compiled with it.
     """
 
     path: Path
@@ -49,13 +49,13 @@ def tree_path(path: Path, where: str) -> Path:
     try:
         found = path.resolve(strict=True)
         is_directory = found.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, a loop of symbolic links
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(where, None, f"cannot use it as a kernel build directory: {reason}") from error
     if not is_directory:
-        raise InputError(where, None, "is no directory; expected a kernel build directory")
+        raise InputError(where, None, "is not a directory; expected a kernel build directory")
     if _UNUSABLE.search(str(found)):
-        raise InputError(where, None, "a kernel build directory's path has no white space, colon, @ or %")
+        raise InputError(where, None, "a kernel build directory's path must not contain white space, colon, @ or %")
     return found
 
 
@@ -66,14 +66,14 @@ def read_release(tree: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{tree}: no {RELEASE}: build a kernel there with {make_command(tree)}") from error
     if not re.fullmatch(r"\d[!-~]{0,63}", release):
-        raise SetupError(f"{tree}: {RELEASE} holds {release[:40]!r}, which is no kernel release")
+        raise SetupError(f"{tree}: {RELEASE} holds {release[:40]!r}, which is not a kernel release")
     return release
 
 
 def read_tree(tree: Path) -> BuildTree:
-    """Return what is in a build directory.
+    """Return the kernel in a build directory.
 
-    InputError: there is none.  SetupError: a part of it is missing, or parts are of different kernels.
+    InputError: the directory does not exist.  SetupError: a part of it is missing, or parts are of different kernels.
     """
     if not tree.is_dir():
         raise InputError(str(tree), None, "no such kernel build directory")
@@ -99,6 +99,6 @@ def read_tree(tree: Path) -> BuildTree:
 
 
 def make_command(tree: Path) -> str:
-    """Return the command that builds all that is needed from a directory."""
+    """Return the command that builds the needed files in a directory."""
     words = ("make", "-C", str(tree), "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "Image", "modules")
     return shlex.join(words)

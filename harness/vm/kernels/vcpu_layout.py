@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where KVM keeps what the probe reads: ``layout.h`` from a kernel's own headers, or in numbers from its BTF.
+"""Render ``layout.h``, the places of the fields that the probe reads: from a kernel's headers, or its BTF.
 
-A release whose headers have left the archive borrows those of a neighbour.  Numbers then stand for every member of
-KVM's structs, and :func:`why_not` compares what the module's frame depends on besides.
+A release whose headers have left the archive uses those of a neighbouring release.  Numeric offsets then replace every
+member of KVM's structs, and :func:`why_incompatible` compares the other definitions that the module depends on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLACES: Mapping[str, tuple[str, str]] = {
     "SF_USED_LRS": ("u32", "arch.vgic_cpu.vgic_v3.used_lrs"),
     "SF_ICH_HCR": ("u32", "arch.vgic_cpu.vgic_v3.vgic_hcr"),
     "SF_ICH_VMCR": ("u32", "arch.vgic_cpu.vgic_v3.vgic_vmcr"),
-    "SF_ICH_AP0R": ("u32", "arch.vgic_cpu.vgic_v3.vgic_ap0r"),  # an array, as are those behind it
+    "SF_ICH_AP0R": ("u32", "arch.vgic_cpu.vgic_v3.vgic_ap0r"),  # an array, as the following ones
     "SF_ICH_AP1R": ("u32", "arch.vgic_cpu.vgic_v3.vgic_ap1r"),
     "SF_ICH_LR": ("u64", "arch.vgic_cpu.vgic_v3.vgic_lr"),
     "SF_RUN": ("struct kvm_run *", "run"),
@@ -37,16 +37,16 @@ PLACES: Mapping[str, tuple[str, str]] = {
 SLOTS = tuple(dict.fromkeys(r.sys_reg for r in registers.STATE if r.sys_reg is not None))
 
 LAZY_SINCE = (7, 3)
-"""From here on pKVM keeps a vCPU's registers at EL2 and copies most of them to the host only when it asks."""
+"""From this release on pKVM keeps a vCPU's registers at EL2 and copies most of them to the host only on request."""
 SYNC_CALL = "__KVM_HOST_SMCCC_FUNC___pkvm_vcpu_sync_state"
-"""The call that asks (arch/arm64/include/asm/kvm_asm.h of 7.3)."""
+"""The hypercall that requests it (arch/arm64/include/asm/kvm_asm.h of 7.3)."""
 
 FRAME_SIZES: tuple[str, ...] = ("module", "kernel_param")
 FRAME_OFFSETS: tuple[str, ...] = (
     *("module.name", "module.init", "tracepoint.name", "kprobe.addr", "kprobe.symbol_name"),
     *("callback_head.func", "kvm_run.mmio"),
 )
-"""What a borrowed module's frame takes from its donor's headers: must be the same in both kernels."""
+"""Definitions that a module takes from the headers of another release: they must be equal in both kernels."""
 
 
 def _common(slots: Iterator[str]) -> Iterator[str]:
@@ -70,7 +70,7 @@ def render_own() -> str:
 
 
 def render_borrowed(btf: Btf, release: str) -> str:
-    """Return ``layout.h`` in numbers, for the kernel whose types are `btf`; SetupError if it lacks a member."""
+    """Return ``layout.h`` with numeric offsets from the kernel's `btf`; SetupError if it lacks a member."""
     major, minor = linux_version(release)
     numbers = _slots(btf, release)
     lines = ["#define SF_BORROWED 1"]
@@ -114,7 +114,7 @@ def _slots(btf: Btf, release: str) -> Mapping[str, int]:
 
 
 def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
-    """Return where ``struct kvm_cpu_context`` keeps every register of ``registers.STATE``, by the kernel's BTF."""
+    """Return the offset of every register of ``registers.STATE`` in ``struct kvm_cpu_context``, from BTF."""
     numbers = _slots(btf, release)
     regs = _offset(btf, "kvm_cpu_context.regs", release) // 8
     sys_regs = _offset(btf, "kvm_cpu_context.sys_regs", release) // 8
@@ -132,8 +132,8 @@ def read_btf_layout(btf: Btf, release: str) -> ContextLayout:
     return ContextLayout(size=btf.size("kvm_cpu_context"), slots=tuple(slots), vectors=vectors)
 
 
-def why_not(own: Btf, donor: Btf) -> str:
-    """Return what keeps a module with the donor's frame out of the kernel `own`; empty if nothing does."""
+def why_incompatible(own: Btf, donor: Btf) -> str:
+    """Return why a module built with the donor's headers does not fit the kernel `own`; empty if it fits."""
     for name in FRAME_SIZES:
         if own.size(name) != donor.size(name):
             return f"struct {name} has {own.size(name)} bytes, not {donor.size(name)}"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU plugins (TCG): count edges of KVM's code, show the hypervisor's own copy of a vCPU."""
+"""Use QEMU plugins (TCG): count edges of KVM's code, record pKVM's hyp copy of a vCPU."""

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A TCG plugin: counts which translation block follows which, in chosen parts of the kernel's text, in a mapped file.
+ * A TCG plugin: counts pairs of consecutive translation blocks, in chosen parts of the kernel's text, in a mapped file.
  *
- * Blocks are known by where they lie in the machine's RAM, not by their address: the text that KVM runs at EL2 has
- * another address in every boot.  What lies outside the chosen text is not seen, so that a function which calls
- * something else goes on behind the call as if nothing had been in between.
+ * A block is identified by its offset in the machine's RAM, not by its virtual address: the text that KVM runs at EL2
+ * has another address in every boot.  Blocks outside the chosen text are not counted: after a call out of it the next
+ * block is the one after the call.
  *
  * edges.h has the file's layout; harness/vm/plugins/edges.py renders it, creates the file and reads it.
  */
@@ -77,7 +77,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	(void)id;
 	if (!ram)
 		ram = find_ram(map->ram_inode);
-	if (!ram || at < ram) /* what is executed from ROM or a device has no place in RAM */
+	if (!ram || at < ram) /* code in ROM or a device has no offset in RAM */
 		return;
 	offset = at - ram;
 	for (uint64_t i = 0; i < map->range_count; i++) {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map in which the plugin counts edges: one shared file, its layout as rows, its decoding.
+"""Define and decode the map in which the plugin counts edges: one shared file, its layout as rows.
 
-An edge is a pair of translation blocks in KVM's text, one executed after the other; a block is known by the offset of
-its first instruction in the machine's RAM, which no boot changes.  The plugin begins to count when a scenario begins
-(the agent runs into the function ``begin_at``, see ``op_begin`` in agent.c) and stops when the host says so, so that a
-map holds what scenarios did, not how the machine booted.
+An edge is a pair of translation blocks in KVM's text, one executed after the other; a block is identified by the offset
+of its first instruction in the machine's RAM, which is equal in all boots.  The plugin starts to count when a scenario
+begins (the agent calls the function ``begin_at``, see ``op_begin`` in agent.c) and stops when the host clears
+``armed``, so that a map covers scenarios only, not the boot.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from harness.vm.plugins.plugin import Words, struct_members
 MAGIC = 0x3147_4445_5A46_4853  # "SHFZEDG1"
 EDGE_BITS, BLOCK_BITS, EDGE_TRIES = 14, 14, 64
 EDGES, BLOCKS, RANGES = 1 << EDGE_BITS, 1 << BLOCK_BITS, 8
-"""Places for edges (and so counters), for blocks, for ranges of text.  The corpus takes 3 200 and 3 500 of them."""
+"""Number of places for edges (and their counters), for blocks, for ranges of text.  The corpus uses 3 200 edges and 3
+500 blocks."""
 
 Edge = tuple[int, int]
-"""Offsets in RAM of the block before (0: none) and the block."""
+"""Offsets in RAM of the previous block (0: none) and of the block."""
 
 WORDS: tuple[Word, ...] = (
     Word("magic", "SF_EDGES_MAGIC"),
     Word("ram_inode", "host: inode of the file that is the machine's RAM"),
-    Word("begin_at", "host: offset of the block at which a scenario begins"),
-    Word("range_count", "host: how many ranges there are"),
-    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 behind its end"),
-    Word("last", "the block that was executed last, 0 for none"),
+    Word("begin_at", "host: offset of the block whose execution begins a scenario"),
+    Word("range_count", "host: number of ranges"),
+    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 after its end"),
+    Word("last", "the block that was executed last, 0: none"),
     Word("begun", "scenarios that began"),
-    Word("edge_count", "places of edges that are taken"),
-    Word("edges_dropped", "how often an edge found no place"),
-    Word("block_count", "places of blocks that are taken"),
-    Word("blocks_dropped", "how often a block found no place"),
+    Word("edge_count", "places of edges in use"),
+    Word("edges_dropped", "number of edges that were dropped: no free place"),
+    Word("block_count", "places of blocks in use"),
+    Word("blocks_dropped", "number of blocks that were dropped: no free place"),
 )
 _RANGES_AT = 8 * len(WORDS)
 COUNTERS_AT = 4096
@@ -76,16 +77,16 @@ _Static_assert(offsetof(struct sf_edges, blocks) == {_BLOCKS_AT}, "layout");
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a map holds: how often each edge was taken (at most 255), and the size in bytes of each block seen."""
+    """The content of a map: how often each edge was executed (at most 255), and the size in bytes of each block."""
 
     edges: Mapping[Edge, int]
     blocks: Mapping[int, int]
 
 
 def decode(data: bytes | mmap.mmap, *, taken: bool = True) -> Reached:
-    """Return what is in a map; ``taken``: only edges whose counter is not 0, those of the last scenario.
+    """Decode a map; ``taken``: only edges whose counter is not 0, those of the last scenario.
 
-    ValueError: it is no map of this build.
+    ValueError: it is not a map of this build.
     """
     if len(data) != SIZE or int.from_bytes(data[:8], "little") != MAGIC:
         raise ValueError("not a map of edges, or one of another version")
@@ -99,7 +100,7 @@ def decode(data: bytes | mmap.mmap, *, taken: bool = True) -> Reached:
 
 
 def read_edges(path: Path) -> frozenset[Edge]:
-    """Return every edge that a map's file ever held, at any time; none if the file is not there or not complete."""
+    """Return every edge that a map's file ever held; none if the file is missing or incomplete."""
     try:
         return frozenset(decode(path.read_bytes(), taken=False).edges)
     except (OSError, ValueError):
@@ -107,9 +108,9 @@ def read_edges(path: Path) -> frozenset[Edge]:
 
 
 class EdgeMap(Words):
-    """One map, for one machine at a time; it outlives the machine, so that an edge keeps its place.
+    """One map, for one machine at a time; later machines reuse it, so that an edge keeps its place.
 
-    ``path``: the map is this file, for others to read; else it is anonymous.  SetupError: there is no room for it.
+    ``path``: the map is this file, which other processes can read; else it is anonymous.  SetupError: no space for it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -126,7 +127,7 @@ class EdgeMap(Words):
         self.put("magic", MAGIC)
 
     def describe(self, ranges: Sequence[tuple[int, int]], begin_at: int) -> None:
-        """Say what is counted: ranges of offsets in RAM, and where a scenario begins."""
+        """Set the ranges (offsets in RAM) that are counted, and the offset of the block that begins a scenario."""
         if len(ranges) > RANGES:
             raise ValueError(f"{len(ranges)} ranges, a map has room for {RANGES}")
         for number, (begin, end) in enumerate(ranges):
@@ -135,7 +136,7 @@ class EdgeMap(Words):
         self.put("begin_at", begin_at)
 
     def counters(self) -> bytes:
-        """Return the counters of the scenario that ran last, one byte for each place."""
+        """Return the counters of the last scenario, one byte for each place."""
         return self._memory[COUNTERS_AT:_EDGES_AT]
 
     def edge_at(self, place: int) -> Edge:
@@ -144,5 +145,5 @@ class EdgeMap(Words):
         return int(from_), int(to)
 
     def reached(self) -> Reached:
-        """Return what the scenario that ran last reached."""
+        """Return the edges and blocks that the last scenario executed."""
         return decode(self._memory)

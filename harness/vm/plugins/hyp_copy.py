@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file into which a plugin copies the hypervisor's own vCPU: its layout as rows, and its decoding.
+"""Define and decode the file in which a plugin records pKVM's hyp vCPU: its layout as rows.
 
-In protected mode (pKVM) what runs is a copy of the vCPU in memory that the host's kernel cannot read, since 6.3.  QEMU
-can.  The plugin begins anew with each scenario, as the one that counts edges does (:mod:`harness.vm.plugins.edges`).
+Since 6.3, in protected mode (pKVM), EL2 runs its own copy of the vCPU, in memory that the host's kernel cannot read.
+QEMU can.  The plugin restarts at each scenario, as the one that counts edges (:mod:`harness.vm.plugins.edges`).
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from harness.vm.tools import Progress, quiet
 
 MAGIC = 0x3150_5948_5A46_4853  # "SHFZHYP1"
 SIZE, LEAVES, RECORDS_AT = 16 << 20, 4, 4096
-"""Bytes of the file (room for 3 400 records of 7.3, two an exit), places behind a run, where the records begin."""
+"""Bytes of the file (room for 3 400 records of 7.3, two for each exit); places after a run; offset of the records."""
 ENTER, LEAVE = 1, 2
-"""Kinds of records: the vCPU is about to be loaded, it has just been saved."""
+"""Kinds of records: before the vCPU's registers are loaded, after they were saved."""
 PLACES_RECIPE = "1"
-"""Part of the key of what is kept of a kernel: to be raised when :func:`find_places` finds something else in it."""
+"""Part of the key of a kernel's places: raise it when :func:`find_places` returns other values for a kernel."""
 HEAD = struct.Struct("<4Q")
-"""In front of the context: kind, address of the copy, of the host's vCPU, HCR_EL2."""
+"""Words before the context: kind, address of the copy, address of the host's vCPU, HCR_EL2."""
 
 WORDS: tuple[Word, ...] = (
     Word("magic", "SF_HYP_MAGIC"),
     Word("ram_inode", "host: inode of the file that is the machine's RAM"),
     Word("ram_size", "host: bytes of RAM"),
-    Word("ram_mask", "host: bits of an address of EL2's that are an offset in RAM"),
-    Word("begin_at", "host: offset of the block at which a scenario begins"),
+    Word("ram_mask", "host: mask of an EL2 address that gives an offset in RAM"),
+    Word("begin_at", "host: offset of the block whose execution begins a scenario"),
     Word("enter_at", "host: offset of the function that loads and runs a vCPU"),
-    Word("percpu_at", "host: offset of the pointer to EL2's variables of this CPU"),
-    Word("loaded_at", "host: which of them points to the vCPU that is loaded"),
-    Word("context_at", "host: struct kvm_cpu_context in a copy"),
+    Word("percpu_at", "host: offset of the pointer to EL2's per-CPU variables"),
+    Word("loaded_at", "host: offset in them of the pointer to the loaded vCPU"),
+    Word("context_at", "host: offset of struct kvm_cpu_context in a copy"),
     Word("context_size", "host: its size"),
-    Word("hcr_at", "host: HCR_EL2 in a copy"),
-    Word("host_at", "host: pointer to the host's vCPU in a copy"),
+    Word("hcr_at", "host: offset of HCR_EL2 in a copy"),
+    Word("host_at", "host: offset of the pointer to the host's vCPU in a copy"),
     Word("record_size", "host: bytes of a record"),
-    Word("room", "host: how many records there is room for"),
-    Word("leave_count", "host: how many places of leave_at are taken"),
-    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 behind its end"),
+    Word("room", "host: maximum number of records"),
+    Word("leave_count", "host: number of places of leave_at in use"),
+    Word("armed", "plugin: 1 from the begin of a scenario; host: 0 after its end"),
     Word("count", "plugin: records of this scenario"),
-    Word("dropped", "plugin: records that found no room"),
+    Word("dropped", "plugin: records that were dropped: no room"),
     Word("missed", "plugin: runs of a vCPU that has no copy"),
 )
 _LEAVES_AT = 8 * len(WORDS)
@@ -83,7 +83,7 @@ _Static_assert(offsetof(struct sf_hyp, records) == {RECORDS_AT}, "layout");
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where all that is in one kernel: words of the header by name, and where EL2 goes on behind a run."""
+    """The offsets in one kernel: words of the header by name, and the returns of EL2's calls that run a vCPU."""
 
     words: Mapping[str, int]
     leave_at: tuple[int, ...]
@@ -97,11 +97,11 @@ _SYMBOLS = (
 
 
 def find_places(kernel: Path) -> Places:
-    """Return where a kernel's EL2 has its vCPUs.  SetupError: it has none of its own, or none that can be found."""
+    """Return the offsets of a kernel's hyp vCPUs.  SetupError: it has no hyp vCPUs, or they were not found."""
     symbols = read_symbols(kernel)
     missing = next((name for name in _SYMBOLS if symbols.address(name) is None), "")
     if missing:
-        raise SetupError(f"{kernel}: no {missing}: its hypervisor has no vCPUs of its own, or hides them elsewhere")
+        raise SetupError(f"{kernel}: no {missing}: its hypervisor has no vCPUs of its own, or with other names")
     run, handler, begin, percpu, loaded, start = (symbols.address(name) or 0 for name in _SYMBOLS)
     btf = read_btf(kernel)
     members = ("kvm_vcpu.arch.ctxt", "kvm_vcpu.arch.hcr_el2", "pkvm_hyp_vcpu.host_vcpu")
@@ -117,14 +117,14 @@ def find_places(kernel: Path) -> Places:
     words |= {"loaded_at": loaded - start}
     words |= {"context_at": context, "context_size": size, "hcr_at": hcr, "host_at": host}
     words |= {"record_size": HEAD.size + size, "room": (SIZE - RECORDS_AT) // (HEAD.size + size)}
-    behind = tuple(offset(address) for address in _calls(kernel, symbols, handler, run))
-    if not 0 < len(behind) <= LEAVES:
-        raise SetupError(f"{kernel}: {len(behind)} calls of {RUN} in {HANDLER}, expected 1 to {LEAVES}")
-    return Places(words, behind)
+    returns = tuple(offset(address) for address in _calls(kernel, symbols, handler, run))
+    if not 0 < len(returns) <= LEAVES:
+        raise SetupError(f"{kernel}: {len(returns)} calls of {RUN} in {HANDLER}, expected 1 to {LEAVES}")
+    return Places(words, returns)
 
 
 def _calls(kernel: Path, symbols: Symbols, function: int, callee: int) -> list[int]:
-    """Return the addresses behind each BL from one function to another."""
+    """Return the return address of each BL from one function to another."""
     end = next(after for before, after in pairwise(symbols.addresses) if before >= function and after > function)
     with kernel.open("rb") as file:
         file.seek(function - symbols.base)
@@ -139,7 +139,7 @@ def _calls(kernel: Path, symbols: Symbols, function: int, callee: int) -> list[i
 
 @dataclass(frozen=True, slots=True)
 class HypCopy:
-    """The plugin's file, where one kernel's vCPUs are, and a machine's bytes of RAM."""
+    """The plugin's file, the offsets of one kernel's hyp vCPUs, and a machine's bytes of RAM."""
 
     library: Path
     places: Places
@@ -147,7 +147,7 @@ class HypCopy:
 
     @contextmanager
     def plugin(self) -> Iterator[Plugin[HypMap]]:
-        """Yield the plugin for one machine, with a file of its own.  SetupError: there is no room for it."""
+        """Yield the plugin for one machine, with its own file.  SetupError: no space for it."""
         with closing(HypMap(self.places, self.ram_size)) as map_:
             yield Plugin(self.library, map_)
 
@@ -155,7 +155,7 @@ class HypCopy:
 def prepare_hyp(
     prepared: PreparedTarget, ram_size: int, progress: Progress = quiet, cache: Cache | None = None
 ) -> HypCopy:
-    """Return what a machine with so many bytes of RAM is started with to see the hypervisor's vCPUs.
+    """Return what records the hyp vCPUs of a machine with ``ram_size`` bytes of RAM.
 
     SetupError: no compiler, a QEMU without plugins, or a kernel whose hypervisor has no vCPUs of its own.
     """
@@ -165,7 +165,7 @@ def prepare_hyp(
 
 
 def _kept_places(prepared: PreparedTarget, cache: Cache, progress: Progress) -> Places:
-    """Look a kernel's places up, or find them: that takes a second."""
+    """Return a kernel's places from the cache; find them if they are absent, which takes a second."""
     key = hash_inputs([PLACES_RECIPE, prepared.kernel_sha256, render()])
     facts = cache.get("hyp-places", key, lambda _: asdict(find_places(prepared.kernel)), progress).facts
     words, leave_at = facts["words"], facts["leave_at"]
@@ -174,7 +174,7 @@ def _kept_places(prepared: PreparedTarget, cache: Cache, progress: Progress) -> 
 
 
 class HypMap(Words):
-    """The file, for one machine at a time.  SetupError: there is no room for it."""
+    """The file, for one machine at a time.  SetupError: no space for it."""
 
     def __init__(self, places: Places, ram_size: int) -> None:
         try:
@@ -191,11 +191,11 @@ class HypMap(Words):
         for number, at in enumerate(places.leave_at):
             struct.pack_into("<Q", self._memory, _LEAVES_AT + 8 * number, at)
 
-    def beside(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
-        """Return the copies of the last scenario, each with the entry or exit of the trace that it belongs to.
+    def copies_of(self, events: Sequence[Event], layout: ContextLayout, *, complete: bool = True) -> tuple[Hyp, ...]:
+        """Return the hyp copies of the last scenario, each with its entry or exit of the trace.
 
-        A run of a vCPU is one entry and one exit in both; where one of the two found no more room (the trace is not
-        ``complete``), the rest of the other stands alone.  AgentProtocolError: they do not fit.
+        A run of a vCPU is one entry and one exit in both.  If one of the two is full (the trace is not ``complete``),
+        the rest of the other is ignored.  AgentProtocolError: they do not match.
         """
         count, size = self.word("count"), self.word("record_size")
         if self.word("missed"):
@@ -209,7 +209,7 @@ class HypMap(Words):
             at = RECORDS_AT + number * size
             kind, vcpu, host, hcr = HEAD.unpack_from(self._memory, at)
             if kind != (ENTER if event.kind == ENTRY else LEAVE) or owners.setdefault(event.context, host) != host:
-                raise AgentProtocolError(f"copy {number} of the hypervisor's vCPU, at {vcpu:#x}, is of another moment")
+                raise AgentProtocolError(f"copy {number} of the hypervisor's vCPU, at {vcpu:#x}, is out of order")
             context = bytes(self._memory[at + HEAD.size : at + size])
             found.append(Hyp(index, hcr, layout.values(context)))
         return tuple(found)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A TCG plugin: copies the hypervisor's own vCPU out of memory that the host's kernel cannot read, at the two moments
- * that count: when it is about to be loaded into the CPU, and when it has just been saved from there.
+ * A TCG plugin: copies pKVM's hyp vCPU out of memory that the host's kernel cannot read, at two points: before its
+ * registers are loaded into the CPU, and after they were saved.
  *
- * Both moments are blocks of the kernel's EL2 text.  Which vCPU is loaded, a variable of EL2's says.
+ * Both points are blocks of the kernel's EL2 text.  A per-CPU variable of EL2 points to the loaded vCPU.
  * hypcopy.h has the file's layout; harness/vm/plugins/hyp_copy.py renders it, creates the file and reads it.
  */
 #include <string.h>
@@ -14,7 +14,7 @@
 static struct sf_hyp *map;
 static unsigned char *ram;
 
-/* A word of RAM at an address of EL2's or of the host's linear map: both have RAM's own address in their low bits. */
+/* RAM at an address of EL2 or of the host's linear map: the low bits of both are the offset in RAM. */
 static const unsigned char *at(uint64_t address, uint64_t size)
 {
 	uint64_t offset = address & map->ram_mask;
@@ -39,7 +39,7 @@ static void copy(uint64_t kind)
 	unsigned char *out = map->records + map->count * map->record_size;
 	uint64_t head[4];
 
-	if (!vcpu || !context) { /* a host whose vCPUs have no copy: there is nothing to see */
+	if (!vcpu || !context) { /* the host runs a vCPU without a hyp copy */
 		map->missed++;
 		return;
 	}

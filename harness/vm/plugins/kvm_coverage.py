@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it takes to see which of KVM's code a target runs: the plugin, compiled here, and the kernel's symbols."""
+"""Prepare a target's coverage of KVM's code: the compiled plugin and the kernel's symbols."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from harness.vm.tools import Progress, quiet
 
 TEXT = "kvm-text"
 TEXT_RECIPE = "1"
-"""Part of the symbols' key: to be raised when harness/vm/kernels/kvm_functions.py makes something else of the same
+"""Part of the symbols' key: raise it when harness/vm/kernels/kvm_functions.py returns other functions for the same
 symbols."""
 ROOM = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The plugin's file, and where KVM's text is in the target's kernel."""
+    """The plugin's file, and KVM's text in the target's kernel."""
 
     library: Path
     text: KvmText
 
     def plugin(self, path: Path | None = None) -> Plugin[EdgeMap]:
-        """Return the plugin with an empty map, in the file ``path`` if there is one.  SetupError: no room for it."""
+        """Return the plugin with an empty map, in the file ``path`` if it is given.  SetupError: no space for it."""
         map_ = EdgeMap(path)
         map_.describe(self.text.ranges, self.text.at(BEGIN))
         return Plugin(self.library, map_)
 
 
 def prepare_coverage(prepared: PreparedTarget, *, progress: Progress = quiet, cache: Cache | None = None) -> Coverage:
-    """Return what a target's coverage needs, made as far as it is not in the cache.
+    """Return what a target's coverage needs; parts that are not in the cache are made.
 
     SetupError: no compiler, a QEMU without plugins, or a kernel without the symbols that bound KVM's text.
     """

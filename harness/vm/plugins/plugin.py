@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's plugins of this project: what a machine is started with to be watched, and how they are compiled."""
+"""Compile the project's QEMU plugins, and pass them to a machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SOURCES = Path(__file__).resolve().parent
 SHARED = "qemu_plugin.h"
 HOST_FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
 HOST_PACKAGES = ("gcc", "libc6-dev")
-"""The Debian packages that it takes to compile a plugin."""
+"""Debian packages that are needed to compile a plugin."""
 ROOM = 16 << 20
 
 
 class Map(Protocol):
-    """A file that a plugin shares with this process."""
+    """A file that a plugin and this process share."""
 
     fd: int
 
     def attach(self, ram_inode: int) -> None:
-        """Get ready for a machine whose RAM is the file of this inode."""
+        """Prepare for a machine whose RAM is the file of this inode."""
         ...
 
     def disarm(self) -> None:
@@ -40,14 +40,14 @@ class Map(Protocol):
 
 
 def struct_members(rows: Sequence[Word]) -> str:
-    """Return the lines of the C struct at the begin of such a file: a word of 64 bits for each row."""
+    """Return the members of the C struct at the begin of such a file: one word of 64 bits for each row."""
     return "\n".join(f"\tuint64_t {word.name}; /* {word.what} */" for word in rows)
 
 
 class Words:
-    """A :class:`Map` that begins with words of 64 bits, a row each; ``ram_inode`` and ``armed`` are two of them.
+    """A :class:`Map` that begins with words of 64 bits, one for each row; ``ram_inode`` and ``armed`` are two of them.
 
-    The plugin sets ``armed`` where a scenario begins, this side clears it behind the end.
+    The plugin sets ``armed`` when a scenario begins; this process clears it after its end.
     """
 
     def __init__(self, fd: int, memory: mmap.mmap, rows: Sequence[Word]) -> None:
@@ -56,7 +56,7 @@ class Words:
         self._offset = {word.name: 8 * i for i, word in enumerate(rows)}
 
     def close(self) -> None:
-        """Free it."""
+        """Unmap and close the file."""
         self._memory.close()
         os.close(self.fd)
 
@@ -70,12 +70,12 @@ class Words:
         return int(value)
 
     def attach(self, ram_inode: int) -> None:
-        """Get ready for a machine whose RAM is the file of this inode."""
+        """Prepare for a machine whose RAM is the file of this inode."""
         self.disarm()
         self.put("ram_inode", ram_inode)
 
     def disarm(self) -> None:
-        """End a scenario: nothing is noted any more."""
+        """End a scenario: the plugin records nothing more."""
         self.put("armed", 0)
 
 
@@ -84,7 +84,7 @@ M = TypeVar("M", bound=Map, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[M]):
-    """A compiled plugin and the map that it fills: what a machine is started with to be watched."""
+    """A compiled plugin and the map that it fills."""
 
     library: Path
     map: M
@@ -93,7 +93,7 @@ class Plugin(Generic[M]):
 def compile_plugin(
     name: str, header: str, qemu: Sequence[str], progress: Progress = quiet, cache: Cache | None = None
 ) -> Path:
-    """Return the plugin ``NAME.c``, which includes ``header`` as ``NAME.h``, compiled if it is not in the cache.
+    """Return the plugin of ``NAME.c``, which includes ``header`` as ``NAME.h``; it is compiled if needed.
 
     SetupError: no compiler, one without a C library, or a QEMU without plugins.
     """
@@ -105,10 +105,10 @@ def compile_plugin(
 
     def build(work: Path) -> Mapping[str, object]:
         progress(f"plugin {name}: compiling")
-        _, options = run_tool([*qemu, "-help"], "asking QEMU for its options")
+        _, options = run_tool([*qemu, "-help"], "reading QEMU's options")
         if "-plugin" not in options:
-            reason = "it was built without --enable-plugins; that of the Debian package qemu-system-arm takes them"
-            raise SetupError(f"{qemu[-1]} takes no plugins: {reason}")
+            reason = "it was built without --enable-plugins; the one of Debian's qemu-system-arm supports them"
+            raise SetupError(f"{qemu[-1]} does not support plugins: {reason}")
         generated = work / "src"
         generated.mkdir()
         (generated / f"{name}.h").write_text(header)

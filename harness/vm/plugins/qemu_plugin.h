@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the plugins share: the few prototypes of QEMU's plugin interface that they use,
- * where the machine's RAM is, and the file that they fill.
+ * Code that the plugins share: prototypes of the functions of QEMU's plugin interface that they use, the search for the
+ * machine's RAM, and the file that they fill.
  */
 #ifndef SF_QEMU_PLUGIN_H
 #define SF_QEMU_PLUGIN_H
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /*
- * What is used of QEMU's plugin interface; Debian does not package the header.  Source of names and types:
+ * The used part of QEMU's plugin interface; Debian does not package the header.  Source of names and types:
  * include/qemu/qemu-plugin.h, the same in QEMU 7.2 and 10.0 for all of these.
  */
 typedef uint64_t qemu_plugin_id_t;
@@ -31,8 +31,8 @@ void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
 void qemu_plugin_outs(const char *text);
 
 /*
- * QEMU refuses a plugin of another interface version: 7.2 wants 1, 10.0 takes 2.  A function that came with 2 (in 9.0)
- * tells which.
+ * QEMU refuses a plugin of another interface version: 7.2 requires 1, 10.0 accepts 2. A function that is new in version
+ * 2 (QEMU 9.0) distinguishes them.
  */
 extern void qemu_plugin_scoreboard_new(void) __attribute__((weak));
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
@@ -43,7 +43,7 @@ __attribute__((constructor)) static void choose_version(void)
 		qemu_plugin_version = 2;
 }
 
-/* Where QEMU has the machine's RAM: the mapping of the file of this inode. */
+/* The address of the machine's RAM in QEMU: the mapping of the file of this inode. */
 static unsigned char *find_ram(uint64_t wanted)
 {
 	char line[512];
@@ -69,7 +69,9 @@ static int refuse(const char *why)
 	return -1;
 }
 
-/* Map the file that the argument map=FILE names and that begins with `magic`.  NULL: it cannot be, QEMU was told why. */
+/*
+ * Map the file that the argument map=FILE names; it must begin with `magic`. NULL: failed, QEMU has printed the reason.
+ */
 static void *open_map(int argc, char **argv, size_t size, uint64_t magic)
 {
 	static const char option[] = "map=";

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A flattened device tree, written front to back.  Format: Devicetree Specification 0.4, chapter 5. */
+/* Write a flattened device tree sequentially.  Format: Devicetree Specification 0.4, chapter 5. */
 #ifndef FDT_H
 #define FDT_H
 
@@ -79,7 +79,7 @@ static void fdt_text(struct fdt *f, const char *name, const char *text)
 #define FDT_RANGE(base, size) (uint32_t)((uint64_t)(base) >> 32), (uint32_t)(base), \
 	(uint32_t)((uint64_t)(size) >> 32), (uint32_t)(size)
 
-/* Write header, an empty list of reservations, tree and strings to `out`; return how long that is. */
+/* Write header, an empty list of reservations, tree and strings to `out`; return their size. */
 static uint32_t fdt_finish(struct fdt *f, unsigned char *out)
 {
 	const uint32_t reserved = 40, tree = reserved + 16;

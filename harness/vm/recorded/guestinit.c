@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* PID 1 of the Linux guest: user space is reached, say so and power off. */
+/* PID 1 of the Linux guest: print that user space is reached, and power off. */
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>

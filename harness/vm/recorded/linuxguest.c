@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A small VMM: boots an arm64 Linux Image through /dev/kvm, with the interrupt controller and the timers of the kernel,
- * one serial port (a PL011) of its own, and PSCI for power.  What the guest prints goes to standard output.
+ * A small VMM: boots an arm64 Linux Image through /dev/kvm, with the in-kernel interrupt controller and timers, an
+ * emulated serial port (PL011), and PSCI for power.  What the guest prints goes to standard output.
  *
  *     linuxguest IMAGE INITRD CPUS MEMORY_MIB "KERNEL ARGUMENTS"
  *
@@ -24,7 +24,7 @@
 #define DIST_BASE 0x08000000ul
 #define DIST_SIZE 0x10000ul
 #define REDIST_BASE 0x080a0000ul
-#define REDIST_SIZE 0x20000ul /* a CPU */
+#define REDIST_SIZE 0x20000ul /* for each CPU */
 #define UART_BASE 0x09000000ul
 #define UART_SIZE 0x1000ul
 #define UART_SPI 1
@@ -53,11 +53,11 @@ static int checked(int result, const char *what)
 	return result;
 }
 
-/* The serial port: PL011, Arm DDI 0183; only what Linux' driver asks for. */
+/* The serial port: PL011, Arm DDI 0183; only the registers that Linux' driver uses. */
 static struct {
 	pthread_mutex_t lock;
 	unsigned int control, mask, divisor, fraction, line_control, level, raw;
-	int line; /* the interrupt line as KVM knows it */
+	int line; /* the level of the interrupt line that KVM has */
 } uart = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 #define UART_TX_INTERRUPT (1 << 5)
@@ -80,7 +80,7 @@ static void uart_write(unsigned long offset, unsigned int value)
 	char c = value;
 
 	switch (offset) {
-	case 0x000: /* DR: sent at once, so that there is always room for more */
+	case 0x000: /* DR: sent at once, so that the FIFO is never full */
 		if (write(STDOUT_FILENO, &c, 1) != 1)
 			die("standard output");
 		uart.raw |= UART_TX_INTERRUPT;
@@ -102,7 +102,7 @@ static unsigned int uart_read(unsigned long offset)
 	static const unsigned char id[] = { 0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1 };
 
 	switch (offset) {
-	case 0x018: return 0x90; /* FR: both queues empty */
+	case 0x018: return 0x90; /* FR: both FIFOs empty */
 	case 0x024: return uart.divisor;
 	case 0x028: return uart.fraction;
 	case 0x02c: return uart.line_control;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * PID 1 of a target that records: loads the recording module so that it watches every user of /dev/kvm, runs the
- * program that lies in /program when the mailbox asks for it, and tells how that ended.
+ * PID 1 of a recording target: loads the recording module, which watches every user of /dev/kvm, runs the program in
+ * /program when the mailbox requests it, and reports its exit status.
  */
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -35,11 +35,11 @@ static int run(char **arguments)
 			die("/program");
 		execv(arguments[0], arguments);
 		fprintf(stderr, "shadowfuzz recorder: %s: %s\n", arguments[0], strerror(errno));
-		_exit(127); /* as a shell says it */
+		_exit(127); /* as a shell does */
 	}
 	if (child < 0)
 		die("fork");
-	for (pid_t ended = 0; ended != child;) { /* PID 1 inherits everybody's children */
+	for (pid_t ended = 0; ended != child;) { /* PID 1 inherits all orphaned processes */
 		ended = wait(&status);
 		if (ended < 0 && errno != EINTR)
 			die("wait");

@@ -10,7 +10,7 @@
  * Its place in a kernel tree is
  * tools/testing/selftests/kvm/aarch64/mmio_load_loses_sign.c
  * (arm64/mmio_load_loses_sign.c in newer trees). The guest's code is
- * instruction words that the program puts into the guest's memory one at a
+ * instruction words that the program writes to the guest's memory one at a
  * time; a comment has the assembly of each. Written by shadowfuzz from
  * mmio-load-loses-sign.
  */
@@ -27,8 +27,8 @@
 #define DATA_GPA	0x40020000ull
 #define RAM_END		0x40100000ull
 /*
- * "ldr xzr, . - 0x80000": no memory slot is there, so that KVM_RUN ends with KVM_EXIT_MMIO, and no
- * register changes.
+ * "ldr xzr, . - 0x80000": the address is in no memory slot, so KVM_RUN returns with KVM_EXIT_MMIO,
+ * and no register changes.
  */
 #define SYNC_INSN	0x58c0001f
 #define SYNC_OFFSET	0x80000ull
@@ -37,8 +37,8 @@
 
 #define PC		ARM64_CORE_REG(regs.pc)
 
-static uint8_t *ram;		/* what is at CODE_GPA and after it */
-static uint64_t stopped_at;	/* the PC when the guest came back last */
+static uint8_t *ram;		/* the memory at CODE_GPA and after it */
+static uint64_t stopped_at;	/* the PC at the last exit of the guest */
 
 static void nop_handler(int sig)
 {
@@ -55,13 +55,13 @@ static void put_insn(uint64_t gpa, uint32_t insn)
 static void create_ram(void)
 {
 	struct sigaction action = { .sa_handler = nop_handler };
-	/* A slot may be longer than what is left. */
+	/* A slot may be longer than the rest of the memory. */
 	size_t size = RAM_END - CODE_GPA + (RAM_END - DATA_GPA);
 
 	ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	TEST_ASSERT(ram != MAP_FAILED, "mmap");
 	for (uint64_t gpa = CODE_GPA; gpa < DATA_GPA; gpa += 4)
-		put_insn(gpa, SYNC_INSN); /* wherever the guest goes, it comes back */
+		put_insn(gpa, SYNC_INSN); /* at any address, the guest exits */
 	sigaction(SIGALRM, &action, NULL);
 }
 
@@ -92,7 +92,7 @@ static uint64_t get_reg(struct kvm_vcpu *vcpu, uint64_t id)
 	return value;
 }
 
-/* The vCPU starts at code of its own, with the MMU off. */
+/* The vCPU starts at its own code, with the MMU off. */
 static void start_vcpu(struct kvm_vcpu *vcpu, uint64_t gpa)
 {
 	init_vcpu(vcpu);
@@ -107,7 +107,7 @@ static bool at_sync(struct kvm_vcpu *vcpu)
 	return vcpu->run->exit_reason == KVM_EXIT_MMIO && from >= CODE_GPA && from < DATA_GPA;
 }
 
-/* Finish the load that brought the guest back, as if it had not been there. */
+/* Complete the load that made the guest exit, without any other effect. */
 static void leave_sync(struct kvm_vcpu *vcpu)
 {
 	vcpu_run_complete_io(vcpu);
@@ -116,9 +116,9 @@ static void leave_sync(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Let the guest execute @insn, which is at @gpa.  It comes back with an access of its own, or with
- * the load that follows @insn and is in all vectors; the PC is then set to what follows @insn.  A
- * timer takes back a guest that sleeps or spins.
+ * Let the guest execute @insn, which is at @gpa.  It exits with an access of its own, or with the
+ * load that follows @insn and is in all vectors; the PC is then set to the instruction after @insn.
+ * A timer interrupts a guest that sleeps or loops.
  */
 static void run_insn(struct kvm_vcpu *vcpu, uint64_t gpa, uint32_t insn)
 {
@@ -145,7 +145,7 @@ static void run_insn(struct kvm_vcpu *vcpu, uint64_t gpa, uint32_t insn)
 		memset(vcpu->run->mmio.data, 0, sizeof(vcpu->run->mmio.data));
 }
 
-/* Give the guest the data for the read that it waits for. */
+/* Write the data of the guest's pending MMIO read. */
 static void complete_read(struct kvm_vcpu *vcpu, uint64_t data)
 {
 	if (vcpu->run->exit_reason == KVM_EXIT_MMIO && !vcpu->run->mmio.is_write)
@@ -167,7 +167,7 @@ int main(void)
 	run_insn(vcpu0, 0x40000000, 0x39800022); /* ldrsb x2, [x1] */
 	complete_read(vcpu0, 0x80);
 
-	/* Finish what is pending, as the way back into the guest does, without entering it. */
+	/* Complete pending work, as a return into the guest does, without entering it. */
 	vcpu_run_complete_io(vcpu0);
 	TEST_ASSERT(get_reg(vcpu0, ARM64_CORE_REG(regs.regs[2])) == 0xffffffffffffff80ull,
 		    "X2 is 0x%lx, required 0xffffffffffffff80",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of our own read again: whatever is wrong with it, and with what a block makes of it, is one InputError."""
+"""JSON files of the project: any error in the file, or in its decoding, is one InputError."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "null", "{}", '{"a": 1}', '{"a": []}', "[" * 100_000, "\xff", "NaN", "[1e999]", '"\\ud800"']
 )
-def test_anything_else_is_one_error(tmp_path: Path, text: str) -> None:
+def test_other_text_is_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "f").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="not a table"), reading(tmp_path / "f", "a table") as document:
         document["a"][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generic minimiser: it knows a value and a predicate, and nothing else."""
+"""The generic minimiser of a value and a predicate."""
 
 from __future__ import annotations
 

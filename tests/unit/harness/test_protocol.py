@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the mailbox: areas apart, numbers once, flags of one bit."""
+"""The tables of the mailbox: disjoint areas, unique numbers, flags of one bit."""
 
 from __future__ import annotations
 

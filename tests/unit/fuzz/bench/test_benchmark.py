@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a phase of the benchmark leaves to the next one."""
+"""Phases of the benchmark are independent of each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCENARIO = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n")
 
 
 class NoisyMachine:
-    """Its kernel complains of every scenario that is not recorded, and of nothing else."""
+    """A machine whose kernel raises an alarm for every scenario that is not recorded."""
 
     pid = os.getpid()
 
@@ -44,7 +44,7 @@ class CountingCampaign:
         self.seen += self.executor.alarms()
 
 
-def test_alarms_of_a_phase_that_is_not_checked_are_no_scenarios_of_the_next() -> None:
+def test_alarms_of_an_unchecked_phase_do_not_affect_the_next() -> None:
     campaign = CountingCampaign()
     raw = _sample("raw", 1, cast(_Campaign, cast(Any, campaign)), 0.01)
     assert raw.exits > 0 and campaign.executor.waiting, "or it shows nothing"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trial of what guides a campaign, on campaigns that are none: turns, seeds, and what ends it early."""
+"""The trial of guidance modes, with fake campaigns: order, seeds, and early ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def outcome(failure: str = "", interrupted: bool = False) -> Outcome:
 
 
 def campaign(end: Outcome) -> Callable[..., Outcome]:
-    """Stand in for a campaign of one second that leaves two scenarios."""
+    """Return a fake campaign of one second that leaves two scenarios."""
 
     def run(plan: Plan, _: Launcher, tick: Callable[[Progress], None], __: Callable[[], bool]) -> Outcome:
         for second in (0.0, 1.0):
@@ -35,7 +35,7 @@ def campaign(end: Outcome) -> Callable[..., Outcome]:
     return run
 
 
-def test_modes_take_turns_with_the_same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_alternate_with_the_same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guidance_trial, "run_campaign", campaign(outcome()))
     said: list[str] = []
     runs = run_trial(PLAN, said.append)
@@ -55,7 +55,7 @@ def test_a_campaign_that_ends_early_ends_the_trial(
         run_trial(PLAN, lambda _: None)
 
 
-def test_what_one_mode_alone_saw() -> None:
+def test_edges_of_one_mode_only() -> None:
     def run(mode: str, edges: Sequence[int]) -> CampaignRun:
         return CampaignRun(mode, 1, (), 0, frozenset((edge, edge) for edge in edges))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters that outlive their process."""
+"""Counters survive the end of their process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_counters_are_read_while_they_are_written(tmp_path: Path) -> None:
     assert writer.get("exits", "HVC64") == 4 and writer.get("exits", "none") == 0
 
 
-def test_counters_outlive_a_killed_process(tmp_path: Path) -> None:
+def test_counters_survive_a_killed_process(tmp_path: Path) -> None:
     program = f"""
         import os, signal
         from pathlib import Path

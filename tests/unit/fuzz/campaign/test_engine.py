@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Without a fuzzing engine a campaign says so at once, and why."""
+"""Without a fuzzing engine a campaign fails at once, with the reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_no_engine(machine: str, why: str, tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_asked_for_where_it_has_packages() -> None:
+def test_it_is_required_where_packages_exist() -> None:
     asked = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
     (row,) = (each for each in asked if each.startswith("atheris"))
     assert row.partition("; ")[2] == " or ".join(f"platform_machine == '{name}'" for name in MACHINES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a trace that guide a campaign."""
+"""The features of a trace, which guide a campaign."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that collects rarely, in a process of its own: it is a matter of the whole interpreter."""
+"""Garbage collection is reduced; tested in a new process, because the setting is global to the interpreter."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ assert gc.isenabled() and gc.get_threshold()[0] == {YOUNG}
 """
 
 
-def test_what_is_there_is_frozen_and_the_rest_collected_rarely() -> None:
+def test_existing_objects_are_frozen_and_collections_are_rare() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, cwd=ROOT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What guides a campaign on this machine."""
+"""Choice of the guidance mode of a campaign."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.guidance import Guide, choose, edges_in
+from fuzz.campaign.guidance import Guide, choose_guide, edges_in
 from fuzz.campaign.limits import BOTH, KVM, MODEL
 from harness.errors import SetupError
 from harness.vm.build.prepare import PreparedTarget
@@ -17,14 +17,14 @@ from harness.vm.plugins import edges
 
 
 def target(directory: Path, qemu: str) -> PreparedTarget:
-    """A target that nobody boots."""
+    """Return a target that is not booted."""
     nowhere = directory / "nowhere"
     return PreparedTarget("fake", nowhere, "00" * 32, "6.1.0", "p", "1", nowhere, nowhere, nowhere, qemu=(qemu,))
 
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a PATH with setpriv and a QEMU that knows no plugins, but without a compiler."""
+    """Set up an empty cache, and a PATH with setpriv and a QEMU without plugin support, but without a compiler."""
     where = tmp_path / "bin"
     where.mkdir()
     for name in ("setpriv", "sh"):
@@ -43,42 +43,42 @@ def make_tool(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_without_a_compiler_the_model_guides_and_that_is_said(tools: Path) -> None:
+def test_without_a_compiler_the_model_guides_with_a_warning(tools: Path) -> None:
     said: list[str] = []
-    guide = choose(None, target(tools, "old-qemu"), said.append)
+    guide = choose_guide(None, target(tools, "old-qemu"), said.append)
     assert guide.mode == MODEL
     assert guide.kvm_off.startswith("gcc is missing: install the Debian package gcc, or run make setup")
     assert said == [f"WARNING: coverage of KVM is off, the model alone guides: {guide.kvm_off}"]
 
 
-def test_without_a_c_library_the_model_guides_and_that_is_said(tools: Path) -> None:
-    """As gcc does where only its own Debian package was installed."""
+def test_without_a_c_library_the_model_guides_with_a_warning(tools: Path) -> None:
+    """This is the error of gcc if only its own Debian package is installed."""
     make_tool(tools / "gcc", "echo edges.c:11:10: fatal error: string.h: No such file or directory; exit 1")
     make_tool(tools / "new-qemu", "echo '-plugin [file=]<file>'")
     said: list[str] = []
-    guide = choose(None, target(tools, "new-qemu"), said.append)
+    guide = choose_guide(None, target(tools, "new-qemu"), said.append)
     assert guide.mode == MODEL
     assert "fatal error: string.h: No such file or directory; run make setup, or sudo apt-get" in guide.kvm_off
     assert said[-1] == f"WARNING: coverage of KVM is off, the model alone guides: {guide.kvm_off}"
     with pytest.raises(SetupError, match=r"string\.h"):
-        choose(BOTH, target(tools, "new-qemu"), lambda line: None)
+        choose_guide(BOTH, target(tools, "new-qemu"), lambda line: None)
 
 
 @pytest.mark.parametrize("wanted", [KVM, BOTH])
-def test_what_was_asked_for_is_not_dropped_silently(tools: Path, wanted: str) -> None:
+def test_an_unavailable_requested_mode_is_an_error(tools: Path, wanted: str) -> None:
     with pytest.raises(SetupError, match="gcc is missing"):
-        choose(wanted, target(tools, "old-qemu"), lambda line: None)
+        choose_guide(wanted, target(tools, "old-qemu"), lambda line: None)
 
 
-def test_a_qemu_without_plugins_is_told_before_anything_boots(tools: Path) -> None:
+def test_a_qemu_without_plugins_is_reported_before_a_boot(tools: Path) -> None:
     make_tool(tools / "gcc", "")
-    with pytest.raises(SetupError, match="old-qemu takes no plugins"):
-        choose(KVM, target(tools, "old-qemu"), lambda line: None)
+    with pytest.raises(SetupError, match="old-qemu does not support plugins"):
+        choose_guide(KVM, target(tools, "old-qemu"), lambda line: None)
 
 
-def test_the_model_alone_needs_nothing(tools: Path) -> None:
+def test_guidance_by_the_model_needs_no_tools(tools: Path) -> None:
     said: list[str] = []
-    assert choose(MODEL, target(tools, "no-qemu"), said.append) == Guide(MODEL)
+    assert choose_guide(MODEL, target(tools, "no-qemu"), said.append) == Guide(MODEL)
     assert said == []
 
 

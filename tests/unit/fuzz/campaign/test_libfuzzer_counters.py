@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters that libFuzzer reads: where a key is counted, and that libFuzzer sees it."""
+"""Counters that libFuzzer reads: the index of a key, and their effect on libFuzzer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_counters() -> None:
         Counters(10)
 
 
-def test_libfuzzer_reads_our_counters(tmp_path: Path) -> None:
-    """A target that counts a decision of its own: libFuzzer must keep the inputs that reach it."""
+def test_libfuzzer_reads_the_counters(tmp_path: Path) -> None:
+    """The target counts decisions; libFuzzer must keep the inputs that reach new ones."""
     code = """
 import sys
 from fuzz.campaign import lemma_run

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many workers a campaign has."""
+"""The number of workers of a campaign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.errors import InputError
 
 
 @pytest.mark.parametrize(("jobs", "deterministic", "workers"), [(3, False, 3), (None, True, 1), (1, True, 1)])
-def test_a_campaign_has_as_many_workers_as_it_may(jobs: int | None, deterministic: bool, workers: int) -> None:
+def test_number_of_workers(jobs: int | None, deterministic: bool, workers: int) -> None:
     options = TargetOptions("t", "spec", deterministic=deterministic)
     assert LivePlan(options, 1.0, Path("out"), jobs).workers == workers
     assert 1 <= default_jobs() <= MAX_JOBS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign without a VM: a parent of fake workers, and its directory."""
+"""The parent of a campaign with fake workers, and the campaign's directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ stats.put("time", "first_exit", time.monotonic_ns())
 
 
 def fake(program: str) -> Launch:
-    """Return a launcher of fake workers that run a program."""
+    """Return a launcher of fake workers that run a Python program."""
 
     def launch(_index: int, _incarnation: int, stats: Path) -> Sequence[str]:
         return [sys.executable, "-c", program, str(stats)]
@@ -43,7 +43,7 @@ def fake(program: str) -> Launch:
 
 
 def alive(marker: str) -> bool:
-    """Tell whether a process with ``marker`` on its command line lives."""
+    """Return whether a process with ``marker`` on its command line is alive."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if marker.encode() in process.read_bytes():
@@ -54,7 +54,7 @@ def alive(marker: str) -> bool:
 
 
 def run(out: Path, program: str, *, seconds: float = 1.0, stopped: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run a campaign of two fake workers; no process may be left."""
+    """Run a campaign of two fake workers; check that no process is left."""
     marker = f"# {out}\n"
     ticks: list[Progress] = []
     with campaign_directory(out, []):
@@ -72,13 +72,13 @@ def test_workers_are_counted_and_ended(tmp_path: Path) -> None:
     assert 1.0 <= outcome.seconds < 6
 
 
-def test_a_worker_that_ignores_the_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "GRACE_SECONDS", 0.3)
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FAKE_WORKER + "time.sleep(1000)"
     assert run(tmp_path, deaf).stats.get("count", "scenarios") == 20
 
 
-def test_a_dead_worker_is_replaced_and_what_it_counted_stays(tmp_path: Path) -> None:
+def test_a_dead_worker_is_replaced_and_its_counts_stay(tmp_path: Path) -> None:
     die_once = FAKE_WORKER + "sys.exit(77) if sys.argv[1].endswith('-0-0.stats') else time.sleep(1000)"
     outcome = run(tmp_path, die_once, seconds=2.0)
     assert outcome.stats.get("count", "scenarios") == 30
@@ -93,7 +93,7 @@ def test_a_crash_loop_ends_the_campaign(tmp_path: Path) -> None:
     assert summary_of(tmp_path, outcome).exit_status == 3
 
 
-def test_a_worker_that_gives_up_says_why(tmp_path: Path) -> None:
+def test_a_worker_that_gives_up_reports_the_reason(tmp_path: Path) -> None:
     outcome = run(tmp_path, FAKE_WORKER + "stats.add('error', 'the machine was lost'); sys.exit(3)", seconds=60.0)
     assert outcome.failure == "the machine was lost"
 
@@ -129,7 +129,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
 # ---- the directory -----------------------------------------------------------------------------------------------
 
 
-def test_a_directory_is_taken_up_again(tmp_path: Path) -> None:
+def test_a_directory_is_reopened(tmp_path: Path) -> None:
     seeds, out = tmp_path / "seeds", tmp_path / "out"
     seeds.mkdir()
     (seeds / "one.scn").write_text("first")
@@ -145,7 +145,7 @@ def test_a_directory_is_taken_up_again(tmp_path: Path) -> None:
             pass
 
 
-def test_seeds_that_need_a_protected_vm_go_where_there_is_one(tmp_path: Path) -> None:
+def test_seeds_for_a_protected_vm_need_a_protected_target(tmp_path: Path) -> None:
     seeds = tmp_path / "seeds"
     seeds.mkdir()
     text = "shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"
@@ -157,15 +157,15 @@ def test_seeds_that_need_a_protected_vm_go_where_there_is_one(tmp_path: Path) ->
             assert sorted(path.name for path in (out / "corpus").iterdir()) == names
 
 
-def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
+def test_an_unusable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     reason = "cannot be the campaign's directory"
     with pytest.raises(InputError, match=reason), campaign_directory(tmp_path / "file", []):
         pass
 
 
-def test_scenarios_of_several_directories_keep_apart(tmp_path: Path) -> None:
-    """Two of one name are both there; what is no file is left, and no directory is needed at all."""
+def test_scenarios_of_several_directories_are_kept(tmp_path: Path) -> None:
+    """Equal names are both copied; anything that is no file is ignored; no directory is required."""
     for name in ("one", "other", "empty"):
         (tmp_path / name).mkdir()
         if name != "empty":

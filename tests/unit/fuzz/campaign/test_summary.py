@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a campaign says at its end, and its exit status."""
+"""The summary of a campaign, and its exit status."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
 from harness.findings.regressions import Regression
 from harness.relations.divergence import Divergence
-from tests.support.fake_worker import DIVERGENCE, TEXT, bench, checked
+from tests.support.fake_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.support.summaries import summary_of
 
 
 @pytest.mark.parametrize(("accept", "new", "status"), [(True, False, 0), (True, True, 3), (False, False, 3)])
-def test_machines_that_ended_as_kept_ones_do(tmp_path: Path, accept: bool, new: bool, status: int) -> None:
-    b = bench(tmp_path, checked())
+def test_losses_like_kept_ones(tmp_path: Path, accept: bool, new: bool, status: int) -> None:
+    b = make_worker(tmp_path, checked())
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
     crash = Cluster("crash-1", "crash", "oops", () if new else ("a",), new, 1, 1, "", "")
     assert replace(result, lost_vms=1, findings=(crash,), accept_kept=accept).exit_status == status
 
 
-def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3)
+def test_summary_shows_all_counts(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     stats = read_stats(tmp_path / "stats")
     result = summary_of(tmp_path, Outcome(stats, 0.5, (), "", False))
@@ -52,29 +52,26 @@ def test_summary_tells_what_was_counted(tmp_path: Path) -> None:
     assert "unstable" not in shown and (table["run_again"], table["unstable"]) == (0, 0)
     sampled = all_counts(replace(result, run_again=250, unstable=2))
     assert "unstable           0.8% (2 of 250 scenarios that were run again)\n" in sampled
-    assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # nobody asked for anything but the model
+    assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # only the model was requested
     blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     shares = {"host": 0.75, "switch": 1.0}
     whole = all_counts(replace(result, complete=0.9, complete_by_relation=shares, stood_in={"restore: why": 2}))
     assert "\ncomplete           90.0% of all comparisons  (host 75.0%, switch 100.0%)\n" in whole
     assert "\nstood in           2\n    2  restore: why\n" in whole
-    said = {"asserted": {"bad_trap at a forged x, ESR_EL2 0x1": 1}, "boot_alarms": ("fake: a WARN fired",)}
+    said = {"asserted": {"bad_trap at a forged x, ESR_EL2 0x1": 1}, "boot_alarms": ("fake: WARN",)}
     noisy = all_counts(replace(result, **said))
-    assert (
-        "\n    1  bad_trap at a forged x, ESR_EL2 0x1\n" in noisy
-        and "\nalarm at boot      fake: a WARN fired\n" in noisy
-    )
+    assert "\n    1  bad_trap at a forged x, ESR_EL2 0x1\n" in noisy and "\nalarm at boot      fake: WARN\n" in noisy
     assert "asserted" not in shown and "alarm at boot" not in shown
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("0:58 left, 0 new, 1 clusters, 0 checked exits/s, coverage") and len(line) < 80
 
 
 def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -> None:
-    """Three of one cluster, then one that nothing is like."""
+    """Count three members of one cluster, then one of a new cluster."""
     kept = [Regression("old-bug", "", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     new = Divergence("host", "pc", 1, 2, "WFX", 1, 0)
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3, *[checked(new)] * 3)
     news = NewClusterCounter(Store(Database(default_url(tmp_path)), FINDINGS), kept)
 
     def outcome() -> Outcome:
@@ -104,18 +101,18 @@ def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -
 def test_summary_of_nothing(tmp_path: Path) -> None:
     result = summary_of(tmp_path, Outcome(EMPTY, 0.0, (), "", True))
     assert (result.exit_status, result.checked_exits_per_s, result.seconds_to_first_checked_exit) == (0, 0.0, None)
-    assert "stopped before its time, as asked" in all_counts(result)
+    assert "stopped early by a signal" in all_counts(result)
     assert status_line(Progress(0.0, 60.0, 2, EMPTY)) == "2 workers booting"
 
 
 def test_lost_machine_without_divergence_is_status_3(tmp_path: Path) -> None:
-    b = bench(tmp_path, VmLost("fake", "gone"))
+    b = make_worker(tmp_path, VmLost("fake", "gone"))
     b.worker.run_input(TEXT)
     assert summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False)).exit_status == 3
 
 
 def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
-    """With more problems and errata than fit, and long names; commands may be longer than a line."""
+    """There are more problems and errata than fit, and long names; commands may be longer than a line."""
     plain = summary_of(tmp_path, Outcome(EMPTY, 60.0, (), "", False))
     problem = ProblemSeen("divergence-0", "divergence", "what", "words " * 40, ("a", "b"), 1200, 2, 2, "", "x show")
     erratum = ErratumSeen("a-name-of-an-erratum-that-is-rather-long-indeed", "what it does " * 9, 3, 1, 123456)
@@ -133,21 +130,21 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
         lines = screen(each).splitlines()
         assert len(lines) <= 30
         assert all(len(line) <= 100 for line in lines if "shadowfuzz " not in line and str(tmp_path) not in line)
-    for known in (10**room for room in range(0, 60, 3)):  # there is less and less room for the rest of the line
+    for known in (10**room for room in range(0, 60, 3)):  # less and less room is left on the line
         assert screen(replace(full, divergences_known=known))
     shown = screen(full)
     assert "NEW      9 problems to look at, 18 clusters\n  N1  words words" in shown
-    assert "and 1 cluster more; seen 1 200 times, came back 2 of 2\n      x show\n" in shown
+    assert "and 1 cluster more; seen 1 200 times, reproduced 2 of 2\n      x show\n" in shown
     assert "and 6 more: shadowfuzz findings --new --campaign" in shown and "and 12 more; ~ by signature" in shown
     assert "3 dead workers" in shown and "shadowfuzz triage --new --target fake --campaign " in shown
-    assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel came back"]
+    assert screen(plain).splitlines()[1:3] == ["NEW      nothing", "KNOWN    no erratum of this kernel occurred"]
 
 
-def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Path) -> None:
+def test_problems_are_new_and_errata_are_known_by_cause(tmp_path: Path) -> None:
     kept = [Regression("old-bug", "It does.", "", "kvm", "", ("fake",), ("restore.xN/HVC64/prep_hvc",), ("s",))]
     caused = DIVERGENCE._replace(cause="old-bug")
     first, then = Divergence("host", "pc", 1, 2, "WFX", 4, 0), Divergence("host", "x1", 1, 2, "HVC64", 9, 0)
-    b = bench(tmp_path, *[checked(caused, then, first)] * 3, *[checked(DIVERGENCE)] * 3)
+    b = make_worker(tmp_path, *[checked(caused, then, first)] * 3, *[checked(DIVERGENCE)] * 3)
     b.worker.run_input(TEXT)
     b.worker.run_input(TEXT)
     result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 1.0, (), "", False), kept)
@@ -160,7 +157,7 @@ def test_problems_are_what_is_new_and_errata_what_is_known_by_cause(tmp_path: Pa
     assert table["version"] == 2 and table["problems"][0]["id"] == problem.id and table["errata"][0]["clusters"] == 2
 
 
-def test_the_screen_says_whether_coverage_still_grows(tmp_path: Path) -> None:
+def test_the_screen_shows_whether_coverage_still_grows(tmp_path: Path) -> None:
     course = tuple((float(second), 100 + second) for second in range(61))
     stats = read_stats(tmp_path / "stats")
     growing = summary_of(tmp_path, Outcome(stats, 60.0, (), "", False, course))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of a worker of the live campaign, on a fake executor."""
+"""A worker of the live campaign, on a fake executor."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.findings.checked import CheckResult
 from harness.protocol import FORGE
 from harness.trace.events import EXIT
 from harness.vm.alarms import Alarm
-from harness.vm.crash import Again, from_text
+from harness.vm.crash import Reproduction, from_text
 from tests.support import fake_worker
-from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, bench, checked, switch
+from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, checked, make_worker, switch
 
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
-    b = bench(tmp_path)
+    b = make_worker(tmp_path)
     b.worker.run_input(TEXT)
     b.worker.run_input(b"no scenario")
     stats = read_stats(tmp_path / "stats")
@@ -39,12 +39,12 @@ def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
     assert stats.coverage == len(b.hits) == len(set(b.hits)) > 0
 
 
-def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 3, checked(DIVERGENCE, DIVERGENCE))
+def test_fake_divergence_that_is_reproduced_is_a_finding(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 3, checked(DIVERGENCE, DIVERGENCE))
     b.worker.run_input(TEXT)
     assert b.executor.fresh == [False, False, True]
-    assert b.executor.seen == [1]  # what confirmation covers is no merit of the input
-    b.worker.run_input(TEXT)  # a later member is not run again
+    assert b.executor.seen == [1]  # the coverage of confirmation runs does not count for the input
+    b.worker.run_input(TEXT)  # a later member of the cluster is not confirmed again
     assert len(b.executor.fresh) == 4
     (id_,) = b.findings.ids()
     kept = b.findings.load(id_)
@@ -58,24 +58,24 @@ def test_fake_divergence_that_comes_back_is_a_finding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "again", [(checked(), checked(DIVERGENCE)), (checked(DIVERGENCE), checked()), (checked(OTHER), checked(OTHER))]
 )
-def test_fake_divergence_that_does_not_come_back_is_flaky(tmp_path: Path, again: tuple[CheckResult, ...]) -> None:
-    b = bench(tmp_path, checked(DIVERGENCE), *again)
+def test_fake_divergence_that_is_not_reproduced_is_flaky(tmp_path: Path, again: tuple[CheckResult, ...]) -> None:
+    b = make_worker(tmp_path, checked(DIVERGENCE), *again)
     b.worker.run_input(TEXT)
     assert b.findings.ids() == () and len(b.flaky.ids()) == 1
     assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
 
 
 def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:
-    bench(tmp_path, *[checked(DIVERGENCE)] * 3).worker.run_input(TEXT)
-    b = bench(tmp_path, checked(DIVERGENCE))
+    make_worker(tmp_path, *[checked(DIVERGENCE)] * 3).worker.run_input(TEXT)
+    b = make_worker(tmp_path, checked(DIVERGENCE))
     b.worker.run_input(TEXT)
     assert b.executor.fresh == [False]
     assert [b.findings.count(id_) for id_ in b.findings.ids()] == [2]
 
 
-def test_fake_members_of_a_cluster_are_written_now_and_then_and_at_the_end(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 6)
-    for _ in range(4):  # the first is confirmed: two runs more
+def test_fake_members_of_a_cluster_are_written_periodically_and_at_the_end(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 6)
+    for _ in range(4):  # the first is confirmed by two more runs
         b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert (b.findings.count(id_), b.count("unexplained")) == (2, 4)
@@ -85,7 +85,7 @@ def test_fake_members_of_a_cluster_are_written_now_and_then_and_at_the_end(tmp_p
 
 def test_fake_lost_machine_is_a_crash_and_is_booted_again(tmp_path: Path) -> None:
     lost = VmLost("fake", "QEMU ended with status -9", "Kernel panic - not syncing: at 0xffff0000\n")
-    b = bench(tmp_path, checked(), lost)
+    b = make_worker(tmp_path, checked(), lost)
     for _ in range(3):
         b.worker.run_input(TEXT)
     assert (b.executor.boots, b.get("count", "scenarios"), b.count("lost")) == (2, 2, 1)
@@ -102,17 +102,17 @@ GONE = VmLost("fake", "QEMU ended with status -9")
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((LOST, checked(), LOST), Again((2, 3), (0, 0), 0)),
-        ((GONE, checked(), LOST), Again((1, 3), (0, 0), 0)),  # another loss is not this one
-        # Two ran before it: all three bring it back; so do the last two, or do not.
-        ((checked(),) * 5 + (LOST,) + (checked(), LOST) * 4, Again((0, 3), (3, 3), 1)),
-        ((checked(),) * 5 + (LOST,) + (checked(),) * 4 + (LOST,) + (checked(),) * 6, Again((0, 3), (1, 3), 2)),
+        ((LOST, checked(), LOST), Reproduction((2, 3), (0, 0), 0)),
+        ((GONE, checked(), LOST), Reproduction((1, 3), (0, 0), 0)),  # a different loss does not count
+        # Two scenarios ran before: all three reproduce it; the last two also do, or not.
+        ((checked(),) * 5 + (LOST,) + (checked(), LOST) * 4, Reproduction((0, 3), (3, 3), 1)),
+        ((checked(),) * 5 + (LOST,) + (checked(),) * 4 + (LOST,) + (checked(),) * 6, Reproduction((0, 3), (1, 3), 2)),
     ],
 )
 def test_fake_loss_is_tried_again_in_fresh_machines(
-    tmp_path: Path, answers: tuple[Answer, ...], expected: Again
+    tmp_path: Path, answers: tuple[Answer, ...], expected: Reproduction
 ) -> None:
-    b = bench(tmp_path, checked(), checked(), LOST, LOST, again=answers)
+    b = make_worker(tmp_path, checked(), checked(), LOST, LOST, again=answers)
     for _ in range(4):
         b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
@@ -120,13 +120,13 @@ def test_fake_loss_is_tried_again_in_fresh_machines(
     report = from_text(texts["crash.json"])
     assert report.again == expected and report.kind == "hang"
     assert sorted(name for name in texts if name.startswith("earlier")) == ["earlier-01.scn", "earlier-02.scn"]
-    assert b.findings.count(id_) == 2, "once it is known how to bring it back, others are only counted"
+    assert b.findings.count(id_) == 2, "after it was reproduced, other members are only counted"
     assert b.get("reproduced", "yes") == 1
 
 
-def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path: Path) -> None:
-    b = bench(tmp_path, LOST, LOST, LOST)
-    for expected in (None, Again((0, 3), (0, 0), 0), Again((0, 3), (0, 0), 0)):
+def test_fake_loss_that_is_not_reproduced_is_tried_with_another_member(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, LOST, LOST, LOST)
+    for expected in (None, Reproduction((0, 3), (0, 0), 0), Reproduction((0, 3), (0, 0), 0)):
         b.worker.run_input(TEXT)
         (id_,) = b.findings.ids()
         assert from_text(b.findings.texts(id_)["crash.json"]).again == expected
@@ -134,7 +134,7 @@ def test_fake_loss_that_does_not_come_back_is_tried_with_another_member(tmp_path
 
 
 def test_fake_end_of_the_campaign_ends_the_tries(tmp_path: Path) -> None:
-    b = bench(tmp_path, LOST)
+    b = make_worker(tmp_path, LOST)
     b.worker.ending = True
     b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
@@ -148,15 +148,15 @@ ELSEWHERE = Alarm("warn", "kvm_get_kvm", "WARNING: CPU: 0 PID: 7 at a.c:1 kvm_ge
 @pytest.mark.parametrize(
     ("shown", "rate", "before"),
     [
-        ([(WARN,), (ELSEWHERE, WARN), ()], "2 3", 0),  # another one is not this one
-        # Two ran before it: all three bring it back; so do the last two, three times.
+        ([(WARN,), (ELSEWHERE, WARN), ()], "2 3", 0),  # a different alarm does not count
+        # Two scenarios ran before: all three reproduce it; the last two also do, three times.
         ([(), (), (), (), (), (WARN,), *[(), (WARN,)] * 4], "3 3", 1),
     ],
 )
 def test_fake_alarm_that_fresh_machines_show_is_a_finding(
     tmp_path: Path, shown: list[tuple[Alarm, ...]], rate: str, before: int
 ) -> None:
-    b = bench(tmp_path)
+    b = make_worker(tmp_path)
     b.executor.complaints = [(), (), (WARN, WARN), (WARN,)]
     assert b.executor.fallen is not None
     b.executor.fallen.complaints = shown
@@ -170,7 +170,7 @@ def test_fake_alarm_that_fresh_machines_show_is_a_finding(
     assert (texts["console.txt"], texts["fresh_qemu"]) == (WARN.splat, rate)
     assert sum(name.startswith("earlier") for name in texts) == before
     assert (b.findings.count(id_), b.count("alarms"), b.flaky.ids()) == (2, 3, ())
-    assert b.executor.boots == 1, "the machine that ran it goes on"
+    assert b.executor.boots == 1, "the machine that ran it is still used"
 
 
 def test_fake_assertion_about_a_forged_exit_is_counted_and_no_finding(
@@ -179,7 +179,7 @@ def test_fake_assertion_about_a_forged_exit_is_counted_and_no_finding(
     asserted = Alarm("warn", "bad_trap", "Unexpected sys_reg read to write-only register", "WARNING")
     forged = switch(EXIT, 0x6228_0481)._replace(marks=FORGE["esr"])
     monkeypatch.setattr(fake_worker, "TRACE", replace(fake_worker.TRACE, events=(forged,)))
-    b = bench(tmp_path)
+    b = make_worker(tmp_path)
     b.executor.complaints = [(asserted, WARN), (asserted,)]
     assert b.executor.fallen is not None
     b.executor.fallen.complaints = [(asserted,), (asserted,), (asserted, WARN)]
@@ -187,12 +187,12 @@ def test_fake_assertion_about_a_forged_exit_is_counted_and_no_finding(
         b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
     assert b.findings.load(id_).signature == WARN.signature and b.flaky.ids() == ()
-    assert b.findings.texts(id_)["fresh_qemu"] == "1 3", "what is asserted there is not taken for it"
+    assert b.findings.texts(id_)["fresh_qemu"] == "1 3", "an asserted alarm is not mistaken for it"
     assert b.get("asserted", "bad_trap at a forged read-of-write-only-register, ESR_EL2 0x62280481") == 2
 
 
 def test_fake_alarm_at_boot_is_the_targets_and_no_finding(tmp_path: Path) -> None:
-    b = bench(tmp_path, early=(WARN,))
+    b = make_worker(tmp_path, early=(WARN,))
     for _ in range(3):
         b.worker.run_input(TEXT)
         b.worker.close()
@@ -201,14 +201,14 @@ def test_fake_alarm_at_boot_is_the_targets_and_no_finding(tmp_path: Path) -> Non
 
 
 def test_fake_alarm_that_no_fresh_machine_shows_is_flaky(tmp_path: Path) -> None:
-    b = bench(tmp_path)
+    b = make_worker(tmp_path)
     b.executor.complaints = [(WARN,)] * 4
     for _ in range(4):
         b.worker.run_input(TEXT)
     (id_,) = b.flaky.ids()
     assert (b.findings.ids(), b.count("alarms"), b.get("flaky", id_)) == ((), 0, 4)
     assert b.flaky.texts(id_)["fresh_qemu"] == "0 3" and b.executor.fallen is not None
-    assert b.executor.fallen.boots == 3 + 4, "two of them were tried: alone, and the second after the first, too"
+    assert b.executor.fallen.boots == 3 + 4, "two of them were tried: each alone, and the second also after the first"
     b.executor.complaints = [(ELSEWHERE,)]
     b.worker.ending = True
     b.worker.run_input(TEXT)
@@ -216,7 +216,7 @@ def test_fake_alarm_that_no_fresh_machine_shows_is_flaky(tmp_path: Path) -> None
 
 
 def test_fake_alarm_while_a_divergence_is_confirmed(tmp_path: Path) -> None:
-    b = bench(tmp_path, checked(DIVERGENCE), checked(DIVERGENCE), checked(DIVERGENCE))
+    b = make_worker(tmp_path, checked(DIVERGENCE), checked(DIVERGENCE), checked(DIVERGENCE))
     b.executor.complaints = [(), (), (WARN,)]
     assert b.executor.fallen is not None
     b.executor.fallen.complaints = [(WARN,)] * 3
@@ -225,7 +225,7 @@ def test_fake_alarm_while_a_divergence_is_confirmed(tmp_path: Path) -> None:
 
 
 def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
-    b = bench(tmp_path, checked(DIVERGENCE), AgentProtocolError("status 0x77"))
+    b = make_worker(tmp_path, checked(DIVERGENCE), AgentProtocolError("status 0x77"))
     b.worker.run_input(TEXT)
     assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"]
     assert (b.count("flaky"), b.count("lost"), b.get("count", "scenarios")) == (1, 1, 1)
@@ -233,7 +233,7 @@ def test_fake_machine_lost_while_confirming(tmp_path: Path) -> None:
 
 def test_fake_losses_in_a_row_end_the_worker(tmp_path: Path) -> None:
     lost = [VmLost("fake", "hangs")] * (MAX_LOSSES - 1)
-    b = bench(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"), VmLost("fake", "hangs"))
+    b = make_worker(tmp_path, *lost, checked(), *lost, VmLost("fake", "hangs"), VmLost("fake", "hangs"))
     for _ in range(2 * MAX_LOSSES - 1):
         b.worker.run_input(TEXT)
     with pytest.raises(GiveUp, match="lost 5 times in a row, the last time: fake: hangs"):
@@ -241,26 +241,26 @@ def test_fake_losses_in_a_row_end_the_worker(tmp_path: Path) -> None:
     assert b.count("lost") == 2 * MAX_LOSSES - 1
 
 
-def test_fake_machine_that_runs_what_is_plain_is_well(tmp_path: Path) -> None:
-    """libFuzzer piles mutations on one input: the first that ends the machine makes the next ones do so."""
+def test_fake_machine_that_runs_the_simplest_scenario_is_not_given_up(tmp_path: Path) -> None:
+    """libFuzzer mutates one input several times: if the first mutant ends the machine, the next ones do, too."""
     lost = [VmLost("fake", "hangs")] * MAX_LOSSES
-    b = bench(tmp_path, *lost, checked(), *lost, checked(), checked())
+    b = make_worker(tmp_path, *lost, checked(), *lost, checked(), checked())
     for _ in range(2 * MAX_LOSSES + 1):
         b.worker.run_input(TEXT)
-    assert (b.count("lost"), b.get("count", "scenarios")) == (2 * MAX_LOSSES, 1), "what is asked of it counts as none"
+    assert (b.count("lost"), b.get("count", "scenarios")) == (2 * MAX_LOSSES, 1), "the test run is not counted"
 
 
 @pytest.mark.parametrize(("second", "unstable"), [(checked(DIVERGENCE), 0), (checked(), 1)])
 def test_fake_sample_is_run_again(tmp_path: Path, second: CheckResult, unstable: int) -> None:
     first = [checked(DIVERGENCE)] * (SAMPLED + 2)  # the first one is confirmed
-    b = bench(tmp_path, *first, second)
+    b = make_worker(tmp_path, *first, second)
     for _ in range(SAMPLED):
         b.worker.run_input(TEXT)
     assert (b.get("count", "again"), b.get("count", "unstable")) == (1, unstable)
 
 
-def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[KeyError("x99")] * MAX_INTERNAL)
+def test_fake_internal_error_is_a_finding(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[KeyError("x99")] * MAX_INTERNAL)
     for _ in range(MAX_INTERNAL - 1):
         b.worker.run_input(TEXT)
     (id_,) = b.findings.ids()
@@ -270,8 +270,8 @@ def test_fake_failure_of_our_own_is_a_finding(tmp_path: Path) -> None:
     assert b.count("internal") == MAX_INTERNAL
 
 
-def test_fake_findings_that_cannot_be_written_are_said_to_be(tmp_path: Path) -> None:
-    b = bench(tmp_path, *[checked(DIVERGENCE)] * 6)
+def test_fake_findings_that_cannot_be_written_are_reported(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 6)
     with pytest.MonkeyPatch.context() as patch:
 
         def full(*_: object, **__: object) -> None:
@@ -280,12 +280,12 @@ def test_fake_findings_that_cannot_be_written_are_said_to_be(tmp_path: Path) -> 
         patch.setattr(Store, "add", full)
         b.worker.run_input(TEXT)
     assert (b.count("unexplained"), b.count("unwritten")) == (1, 1)
-    b.worker.run_input(TEXT)  # there is room again
+    b.worker.run_input(TEXT)  # the disk has room again
     assert len(b.findings.ids()) == 1 and b.get("count", "scenarios") == 2
 
 
 def test_setup_error_ends_the_worker(tmp_path: Path) -> None:
-    b = bench(tmp_path, VmLost("fake", "gone"))
+    b = make_worker(tmp_path, VmLost("fake", "gone"))
     b.worker.run_input(TEXT)
 
     @contextmanager
@@ -300,7 +300,7 @@ def test_setup_error_ends_the_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("losses", [1, 2])
 def test_fake_first_boot_is_tried_twice(tmp_path: Path, losses: int) -> None:
-    b = bench(tmp_path)
+    b = make_worker(tmp_path)
     boots = iter([VmLost("fake", "QEMU ended with status -9")] * losses)
 
     @contextmanager
@@ -320,21 +320,21 @@ def test_fake_first_boot_is_tried_twice(tmp_path: Path, losses: int) -> None:
     assert (b.count("lost"), b.get("count", "scenarios")) == (losses, 2 - losses)
 
 
-def test_fake_scenarios_that_differ_in_what_they_show_first_are_kept(tmp_path: Path) -> None:
+def test_fake_scenarios_with_different_leaders_are_kept(tmp_path: Path) -> None:
     late = OTHER._replace(event=3)
     alone, both = checked(late), checked(DIVERGENCE, late)
-    b = bench(tmp_path, *[alone] * 3, *[both] * 3, *[both])
+    b = make_worker(tmp_path, *[alone] * 3, *[both] * 3, *[both])
     for _ in range(3):
         b.worker.run_input(TEXT)
     ids = {name: id_ for id_ in b.findings.ids() for name in b.findings.load(id_).signature[1:2]}
     leaders = {id_: {one.leader for one in found} for id_, found in b.findings.examples().items()}
     assert leaders == {ids["pc"]: {ids["pc"], ids["xN"]}, ids["xN"]: {ids["xN"]}}
-    assert b.get("count", "confirmations") == 2, "the third shows nothing else"
+    assert b.get("count", "confirmations") == 2, "the third has the same leader"
 
 
-def test_fake_divergence_with_a_cause_leads_nothing(tmp_path: Path) -> None:
+def test_fake_divergence_with_a_cause_has_no_leader(tmp_path: Path) -> None:
     known = DIVERGENCE._replace(cause="an-erratum")
-    b = bench(tmp_path, *[checked(known, OTHER._replace(event=3))] * 3)
+    b = make_worker(tmp_path, *[checked(known, OTHER._replace(event=3))] * 3)
     b.worker.run_input(TEXT)
     (examples,) = b.findings.examples().values()
     assert b.findings.load(examples[0].leader).signature[1] == "pc"

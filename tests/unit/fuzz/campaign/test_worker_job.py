@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker's job as text: it comes back as it was, and anything else is one clear error."""
+"""A worker's job as text: it is read unchanged, and any other text is one clear error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = WorkerJob(TargetOptions("kvm-nvhe", "spec"), 7, Path("out"), "sqlite:///
 FULL = WorkerJob(
     TargetOptions("a", "kernel", Path("/k/Im age"), "b", cold=True, deterministic=True, hyp_copy=None),
     (1 << 32) - 1,
-    Path(os.fsdecode(b"/tmp/\xff'\"")),  # a directory's name need not be text
+    Path(os.fsdecode(b"/tmp/\xff'\"")),  # a directory's name may be no valid UTF-8
     "sqlite:////tmp/findings.db",
     Path("run/worker-0-0.stats"),
     4242,
@@ -33,7 +33,7 @@ ROW = json.loads(PLAIN.to_json())
 
 
 @pytest.mark.parametrize("job", [PLAIN, FULL])
-def test_a_job_comes_back_as_it_was(job: WorkerJob) -> None:
+def test_a_job_is_read_unchanged(job: WorkerJob) -> None:
     assert WorkerJob.from_json(job.to_json()) == job
     python, *module, text = shlex.split(job.command)
     assert (python, module) == (sys.executable, ["-m", "fuzz.campaign.worker_process"])
@@ -56,14 +56,14 @@ def test_a_job_comes_back_as_it_was(job: WorkerJob) -> None:
         (json.dumps({**ROW, "targets": {**ROW["targets"], "cold": None}}), "cold is None, expected bool"),
     ],
 )
-def test_anything_else_is_one_error(text: str, why: str) -> None:
+def test_other_text_is_one_error(text: str, why: str) -> None:
     with pytest.raises(InputError, match=re.escape(why)) as error:
         WorkerJob.from_json(text)
     assert str(error.value).startswith("worker job: not what WorkerJob.to_json writes: ")
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-def test_lives_of_workers_differ_in_their_seeds() -> None:
+def test_incarnations_of_workers_have_different_seeds() -> None:
     launch = Launcher(TargetOptions("t", "spec"), (1 << 32) - 1, Path("out"), "sqlite://", "model")
     seeds = {launch.job(index, life, Path("stats")).seed for index in range(4) for life in range(4)}
     assert len(seeds) == 16 and all(0 <= seed < 1 << 32 for seed in seeds)
@@ -71,7 +71,7 @@ def test_lives_of_workers_differ_in_their_seeds() -> None:
 
 
 @pytest.mark.parametrize(("argv", "why"), [([], "0 arguments"), (["{}"], "worker job: "), (["a", "b"], "2 arguments")])
-def test_a_worker_process_refuses_what_is_no_job_in_one_line(argv: list[str], why: str) -> None:
+def test_a_worker_process_rejects_other_text_in_one_line(argv: list[str], why: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fuzz.campaign.worker_process", *argv], capture_output=True, text=True, timeout=60
     )
@@ -79,7 +79,7 @@ def test_a_worker_process_refuses_what_is_no_job_in_one_line(argv: list[str], wh
     assert done.stderr.count("\n") == 1 and why in done.stderr
 
 
-def test_a_worker_whose_parent_is_gone_ends(tmp_path: Path) -> None:
+def test_a_worker_whose_parent_died_ends(tmp_path: Path) -> None:
     job = WorkerJob(TargetOptions("t", "spec"), 1, tmp_path, "sqlite://", tmp_path / "stats", 1)
     assert subprocess.run(["sh", "-c", job.command], capture_output=True, timeout=60).returncode == 3
     assert not (tmp_path / "stats").exists()
@@ -88,7 +88,7 @@ def test_a_worker_whose_parent_is_gone_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("coverage", "watched", "counted"), [(MODEL, False, False), (MODEL, True, True), (KVM, False, True)]
 )
-def test_workers_count_edges_where_somebody_wants_them(coverage: str, watched: bool, counted: bool) -> None:
+def test_workers_count_edges_if_required(coverage: str, watched: bool, counted: bool) -> None:
     launch = Launcher(TargetOptions("t", "spec"), 1, Path("out"), "sqlite://", coverage, watched)
     job = WorkerJob.from_json(launch(0, 0, Path("run/worker-0-0.stats"))[-1])
     assert job.coverage == coverage
@@ -96,6 +96,6 @@ def test_workers_count_edges_where_somebody_wants_them(coverage: str, watched: b
 
 
 @pytest.mark.parametrize("wanted", [None, True, False])
-def test_a_worker_is_told_what_the_campaign_was(wanted: bool | None) -> None:
+def test_a_worker_gets_the_options_of_the_campaign(wanted: bool | None) -> None:
     launch = Launcher(TargetOptions("t", "spec", hyp_copy=wanted), 1, Path("out"), "sqlite://", "model")
     assert WorkerJob.from_json(launch(0, 0, Path("stats"))[-1]).targets.hyp_copy is wanted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz corpus coverage`` and its like: bad input is one line."""
+"""``shadowfuzz corpus coverage`` and related commands: bad input is one line."""
 
 from __future__ import annotations
 

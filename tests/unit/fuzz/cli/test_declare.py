@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands are declared: exclusive options, older spellings, defaults of groups, help as it was written."""
+"""Declared commands: exclusive options, older spellings, defaults of groups, help without reformatting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tried(args: Args) -> int:
 
 
 def call(*argv: str) -> Args:
-    """Return what the command is given."""
+    """Return the arguments that the command gets."""
     with tried.make_context("try", list(argv), obj=lambda _, args: args) as context:
         args = tried.invoke(context)
         assert isinstance(args, Args)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import main
-from fuzz.store.kept_findings import find, stories
+from fuzz.store.kept_findings import find_finding, stories
 from harness.report.export import c_program
 from harness.scenario.scenario import load, parse
 from tests.support.kept import CRASHED, filled
@@ -21,14 +21,14 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     id_ = next(story.id for story in told if c_program(story, "x.c"))
     assert main(["export", id_, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "to" / f"{id_}{suffix}") for suffix in (".scn", ".c")]
-    assert load(tmp_path / "to" / f"{id_}.scn") == find(database, id_).kept.scenario
+    assert load(tmp_path / "to" / f"{id_}.scn") == find_finding(database, id_).kept.scenario
     assert main(["export", CRASHED.id, "--out", str(tmp_path / "c"), "--to", str(tmp_path / "to")]) == 0
     printed = capsys.readouterr()
     assert "no C program" in printed.err
     suffixes = ("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt")
     assert printed.out.split() == [str(tmp_path / "to" / f"{CRASHED.id}{suffix}") for suffix in suffixes]
     text = (tmp_path / "to" / f"{CRASHED.id}.scn").read_text()
-    assert parse(text) == find(database, CRASHED.id).kept.scenario and "all 3 files in their order" in text
+    assert parse(text) == find_finding(database, CRASHED.id).kept.scenario and "all 3 files in their order" in text
     told_of = (tmp_path / "to" / f"{CRASHED.id}.txt").read_text()
     assert "HCR_EL2" in told_of and "Kernel panic" in told_of and "\x1b" not in told_of
     bare = next(story.id for story in told if story.kept.scenario is None)
@@ -44,7 +44,7 @@ def test_a_mail_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["findings", "export", id_, "--mail", *campaign, "--out", str(tmp_path / "to")]) == 0
     assert (tmp_path / "to" / f"{id_}.mail.txt").read_text() == printed
     assert main(["findings", "export", CRASHED.id, "--mail", *campaign]) == 0
-    assert "the host runs on" in capsys.readouterr().out
+    assert "the host keeps running" in capsys.readouterr().out
 
 
 def test_a_kept_finding_needs_no_campaign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kept findings shown: in the terminal, and in every format for machines."""
+"""Stored findings in the terminal, and in every machine-readable format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import find, kept_rows, stories
+from fuzz.store.kept_findings import find_finding, kept_rows, stories
 from fuzz.store.runs import History
-from fuzz.triage.findings_text import overview, show
+from fuzz.triage.findings_text import finding_text, overview
 from harness.errors import InputError
 from harness.findings.finding import Finding, Tries
 from harness.report.finding_data import groups
@@ -49,7 +49,7 @@ def test_list(root: Path, capsys: Capture) -> None:
     new = [line.split()[1] == "new" for line in lines if "x  " in line[:10]]
     assert new == [True] * 3 + [False] * 6, "then what is new"
     assert "kvm-nvhe, Linux 6.1.0-x, like reset-keeps-banked-registers" in out
-    assert "     2x  " in out and "flaky: did not come back" in out
+    assert "     2x  " in out and "flaky: not reproduced" in out
     assert "\x1b" not in out and "\\x1b" in out
     assert max(map(len, lines)) < 160
 
@@ -63,11 +63,11 @@ def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, caps
     shown = [line.split() for line in lines if line.startswith("      shadowfuzz findings show ")]
     for words in shown:  # as printed
         assert call(capsys, *words[2:])[0] == 0
-    assert "errata that came back" in out and "  reset-keeps-banked-registers" in out
-    assert lines[-1] == "1 flaky: did not come back when run again (--clusters lists them)"
+    assert "errata that occurred again" in out and "  reset-keeps-banked-registers" in out
+    assert lines[-1] == "1 flaky: not reproduced when run again (--clusters lists them)"
 
 
-def test_what_people_say_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
+def test_marks_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
     filled(tmp_path)
     out = ("--out", str(tmp_path))
     assert call(capsys, "set", CRASHED.id, *out)[0] == 2, "nothing to set"
@@ -84,7 +84,7 @@ def test_what_people_say_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
     assert call(capsys, "set", *out)[0] == 2 and call(capsys, "show", "--clusters", *out)[0] == 2
 
 
-def test_only_what_is_new(root: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_only_new_findings(root: Path, tmp_path: Path, capsys: Capture) -> None:
     status, out = call(capsys, "--new", "--clusters", "--out", str(root))
     assert status == 1 and out.startswith("3 clusters confirmed, 3 of them new\n") and "like" not in out
     (crash, *others) = json.loads(call(capsys, "--new", "--format", "json", "--out", str(root))[1])["findings"]
@@ -105,13 +105,13 @@ def test_a_cluster_is_new_if_it_is_new_on_one_target(root: Path) -> None:
     assert "6.1.0-x, new\n" in out and "6.1.0-x, like reset-keeps-banked-registers\n" in out
 
 
-def test_show_has_all_that_is_needed(root: Path, capsys: Capture) -> None:
+def test_show_has_all_parts(root: Path, capsys: Capture) -> None:
     everything = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
     one = next(f for f in everything if f["sites"] and f["confirmed"] and f["signature"][0] == "restore")
     status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
     assert status == 0
     assert "  like      esr-el1-sign-extended" in out and "which does not prove the same cause" in out
-    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "what differs"):
+    for text in ("verdict ", "repeat ", "level kernel ", "not measured", "shadowfuzz-scenario 1", "differences"):
         assert text in out
     assert f"shadowfuzz replay {root}/findings/{one['id']}/scenario.scn --target kvm-nvhe --level spec" in out
     assert "predicted    observed" in " ".join(out.split()).replace("predicted observed", "predicted    observed")
@@ -126,7 +126,7 @@ def test_a_crash_shows_its_console_and_no_escapes(root: Path, capsys: Capture) -
         assert "\x1b" not in out
 
 
-def test_a_crash_shows_all_that_was_taken_and_how_to_bring_it_back(root: Path, capsys: Capture) -> None:
+def test_a_crash_shows_its_state_and_its_reproduction(root: Path, capsys: Capture) -> None:
     _, out = call(capsys, "show", CRASHED.id, "--out", str(root))
     for text in (
         "verdict crash: the host kernel oopsed",
@@ -149,8 +149,8 @@ def test_a_crash_shows_all_that_was_taken_and_how_to_bring_it_back(root: Path, c
         [2, 3],
         hex(1 << 63),
     )
-    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
-    assert "comes back: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
+    assert "reproduced: the last scenario alone" in call(capsys, "--out", str(root), "--format", "junit")[1]
+    assert "reproduced: the last scenario alone" in call(capsys, "--out", str(root), "--format", "sarif")[1]
 
 
 def test_json(root: Path, capsys: Capture) -> None:
@@ -222,21 +222,21 @@ def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
     found = stories(database)
     assert [g.name for g in groups(found)] == [g.name for g in groups(tuple(reversed(found)))]
     with pytest.raises(InputError):
-        find(database, "zzz")
-    assert all("\x1b" not in line for story in found for line in show(story, Style(), "out"))
+        find_finding(database, "zzz")
+    assert all("\x1b" not in line for story in found for line in finding_text(story, Style(), "out"))
 
 
-def test_a_finding_is_explained_by_its_erratums_own_words(root: Path) -> None:
+def test_a_finding_shows_the_text_of_its_erratum(root: Path) -> None:
     story = next(s for s in stories(filled(root / "words")) if s.kept.finding.kind == "divergence")
     row = kept_rows()[0]
-    text = "\n".join(show(story, Style(), "out", [row]))
+    text = "\n".join(finding_text(story, Style(), "out", [row]))
     words = " ".join(text.split())
     assert row.summary in words and row.source in words.replace("- ", "-")
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("  why", "  source", "  in KVM")))
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_an_alarm_has_its_rate_its_splat_and_how_to_see_it_again(tmp_path: Path, capsys: Capture, before: int) -> None:
+def test_an_alarm_shows_its_rate_its_splat_and_its_replay_command(tmp_path: Path, capsys: Capture, before: int) -> None:
     never = Tries(0, 0)
     alarm = Finding("alarm", ("warn", "kvm_put_kvm"), OLD_CRASH.subject, (), 0, never, never, "2026-01-01", "a WARN")
     scenario = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n")

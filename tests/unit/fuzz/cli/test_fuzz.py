@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz fuzz``: what is no campaign is refused."""
+"""``shadowfuzz fuzz`` rejects invalid campaigns."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz kernels`` on an archive of two: the list in both forms, and a kernel that could not be had."""
+"""``shadowfuzz kernels`` with an archive of two kernels: the list in both forms, and a failed download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.targets import kernels as archive_kernels
 from harness.errors import SetupError
 from harness.vm.cache import Cache
 from harness.vm.debian.kernel_archive import Kernel, Kernels
-from harness.vm.kernels.needed_config import lacks
+from harness.vm.kernels.needed_config import missing_symbols
 
 OLD = Kernel("6.1.1-1", "6.1.0-1", ("bookworm",), (), (), size=3 << 20, listed=False)
 NEW = Kernel("7.3.1-1", "7.3.1+deb14", ("sid", "forky"), (), (), size=5 << 20)
@@ -36,7 +36,7 @@ def test_the_list(capsys: Capture) -> None:
     assert missing == "suite experimental could not be read: no network"
 
 
-def test_the_list_for_machines(capsys: Capture) -> None:
+def test_the_list_as_json(capsys: Capture) -> None:
     assert main(["kernels", "list", "--offline", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["missing_suites"] == {"experimental": "no network"}
@@ -44,7 +44,7 @@ def test_the_list_for_machines(capsys: Capture) -> None:
     assert rows == {"6.1.1-1": (False, True, "borrowed"), "7.3.1-1": (True, False, "borrowed")}
 
 
-def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_kernel_that_could_not_be_fetched(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     fetched: list[str] = []
 
     def fetch(_: Cache, kernel: Kernel, __: object) -> None:
@@ -56,14 +56,14 @@ def test_a_kernel_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch, capsys:
     assert main(["kernels", "fetch", "6.1", "7.3", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document == {"version": 1, "fetched": ["7.3.1-1"], "failed": {"6.1.1-1": "it has left the archive"}}
-    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are here\n"
-    assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "all are those that the archive offers"
+    assert main(["kernels", "fetch", "--all"]) == 0 and capsys.readouterr().out == "1 kernels are in the cache\n"
+    assert fetched == ["6.1.1-1", "7.3.1-1", "7.3.1-1"], "--all fetches the kernels of the archive"
     assert main(["kernels", "fetch", "8"]) == 2
 
 
 def test_the_configuration_that_a_kernel_needs(capsys: Capture) -> None:
     assert main(["kernels", "config"]) == 0
     out = capsys.readouterr().out
-    assert lacks(out) == ()
+    assert missing_symbols(out) == ()
     lines = out.splitlines()
     assert all(lines[i - 1].startswith("# ") for i, line in enumerate(lines) if not line.startswith("#")), "with why"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz lemma`` as a user runs it: short campaigns in worker processes, and what they print."""
+"""``shadowfuzz lemma``: short campaigns in worker processes, and their output."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_expecting_the_stored_clusters(capsys: pytest.CaptureFixture[str]) -> No
     assert "missed" not in capsys.readouterr().err
 
 
-def test_a_proof_puts_back_a_cluster_that_the_list_lacks(
+def test_a_proof_stores_a_missing_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(LEMMAS, tmp_path / "corpus" / "lemmas")
@@ -81,7 +81,7 @@ def test_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert "false, 1 causes; outside them proved" in capsys.readouterr().out
 
 
-def test_what_is_not_listed_fails_too(
+def test_an_unlisted_cluster_fails_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(LEMMAS, tmp_path / "lemmas")
@@ -118,7 +118,7 @@ def test_a_worker_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         lemma("--function", "prep_wfx", "--seconds", "1", "--jobs", "1")
 
 
-@pytest.mark.parametrize("arguments", (("--pair", "low:low"), ("--pair", "low"), ("--pair", "low:nobody")))
+@pytest.mark.parametrize("arguments", (("--pair", "low:low"), ("--pair", "low"), ("--pair", "low:nosuch")))
 def test_bad_pairs(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="LEFT:RIGHT"):
         lemma(*arguments)

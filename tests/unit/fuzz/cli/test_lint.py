@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz lint``: every file is checked, each line names a place, and the status says whether all can run."""
+"""``shadowfuzz lint`` checks every file, prints file and line, and returns whether all are valid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """One file that is wrong, one with a warning, one that is right."""
+    """Write one file with an error, one with a warning, one without either."""
     for name, steps in (("a", "hvc 0x0\ndance\n"), ("b", "movz x3, 0x5\nset x3 0x7\n"), ("c", "hvc 0x0\n")):
         (tmp_path / f"{name}.scn").write_text(f"{HEADER}\nabout A test.\n{steps}")
     return tmp_path
@@ -28,7 +28,7 @@ def test_all_files_are_checked(files: Path, capsys: Capture) -> None:
     assert main(["lint", str(files)]) == ExitStatus.USAGE
     first, second, sum_ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{files / 'a.scn'}:4: error: unknown step 'dance'")
-    assert second.startswith(f"{files / 'b.scn'}:4: warning: `set x3 0x7` waits: `movz x3, 0x5` does not trap")
+    assert second.startswith(f"{files / 'b.scn'}:4: warning: `set x3 0x7` is delayed: `movz x3, 0x5` does not trap")
     assert sum_ == "1 error, 1 warning"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line without a VM: every kind of bad input is one line and status 2."""
+"""The command line without a VM: every kind of bad input gives one line and status 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def fail(capsys: Capture, *argv: str, status: int = ExitStatus.USAGE) -> str:
-    """Run the command, expect a status, one line on stderr and nothing on stdout; return the line."""
+    """Run the command; check the status, one line on stderr and nothing on stdout; return the line."""
     assert main(argv) == status
     out, err = capsys.readouterr()
     assert out == ""
@@ -90,7 +90,7 @@ def test_bad_configs(tmp_path: Path, capsys: Capture, change: Callable[[str], st
     assert reason in said
 
 
-def test_a_cpu_that_nobody_described(tmp_path: Path, capsys: Capture) -> None:
+def test_an_unknown_cpu_model(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(CONFIG.replace("cortex-a72", "cortex-a99"))
     said = fail(capsys, "replay", str(GOLDEN / "mixture.scn"), "--target", str(path), status=ExitStatus.FAILED)
@@ -137,8 +137,8 @@ USAGE_ERRORS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def test_every_help_teaches() -> None:
-    """What it does, an example, what the exit status means; and the main help has an example of each command."""
+def test_every_help_has_examples_and_statuses() -> None:
+    """Each help has a description, an example and the exit statuses; the main help has an example of each command."""
     main_help = help_of("")
     for name in all_words():
         text = help_of(name)
@@ -150,7 +150,7 @@ def test_every_help_teaches() -> None:
 
 
 def _as_called(words: str) -> str:
-    """Words without the name of a default command."""
+    """Return the words without the name of a default command."""
     group, _, command = words.partition(" ")
     default = {"report": "write", "bench": "exits"}.get(group)
     return group if command and command == default else words
@@ -217,7 +217,7 @@ def test_errors_become_a_line_and_a_status(
         raise error
 
     monkeypatch.setattr("fuzz.triage.replay.make_plan", raising)
-    # The handler points stdout elsewhere where stdout itself is broken; not this process's.
+    # The handler redirects a broken stdout; keep that of this process.
     monkeypatch.setattr("fuzz.cli.main._drop_stdout", lambda: None)
     assert main(["replay", str(GOLDEN / "mixture.scn")]) == status
     err = capsys.readouterr().err
@@ -243,7 +243,7 @@ def test_a_full_disk() -> None:
     assert (status, said) == (ExitStatus.FAILED, "shadowfuzz: No space left on device\n")
 
 
-def test_a_reader_that_went_away() -> None:
+def test_a_closed_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -267,5 +267,5 @@ def test_closed_streams(closed: str, status: int, campaign: Path) -> None:
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
     command += ["findings", "list", "--campaign", str(campaign)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == status, "1 means that there are findings, and only that"
+    assert done.returncode == status, "status 1 means findings only"
     assert "Traceback" not in done.stderr and "internal error" not in done.stderr

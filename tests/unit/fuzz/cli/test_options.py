@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``--tree`` and the default make of ``--target``, on every command that boots a machine."""
+"""The effect of ``--tree`` and of the default on ``--target``, for every command that boots a machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEVERAL = (("replay", "x.scn"), ("reach",), ("setup",), ("matrix", "x.scn"))
 def parsed(*words: str) -> Args:
     args = main.parsed(words)
     assert isinstance(args, Args)
-    options.settle_targets(args)
+    options.resolve_targets(args)
     return args
 
 
@@ -54,13 +54,13 @@ def test_tree_in_several_modes(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
     both = parsed("replay", "x.scn", "--target", "kvm-vhe", "--target", "kvm-protected", "--tree", str(tree))
     assert both.target == (f"kvm-vhe@{tree}", f"kvm-protected@{tree}")
-    with pytest.raises(InputError, match="with --all-targets"):
+    with pytest.raises(InputError, match="cannot be combined with --all-targets"):
         parsed("replay", "x.scn", "--all-targets", "--tree", str(tree))
     with pytest.raises(InputError, match="cannot use it as a kernel build directory"):
         parsed("fuzz", "--tree", str(tmp_path / "none"))
 
 
-def test_kept_findings_are_those_of_the_target_that_it_is_like(tmp_path: Path) -> None:
+def test_kept_findings_are_those_of_the_nearest_target(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path / "linux")
     kept = load_regressions(KEPT)
     assert errata_of(kept, parsed("fuzz", "--tree", str(tree)).target) == errata_of(kept, "kvm-6.12-nvhe")

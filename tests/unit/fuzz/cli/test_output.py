@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colour is for terminals whose user did not refuse it."""
+"""Colour is used on terminals only, and not with NO_COLOR; names of commands; tables; JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.output import as_called, json_text, print_table, style_of
+from fuzz.cli.output import json_text, print_table, style_of, with_program_name
 from harness.report.terminal import MIN_WIDTH
 
 TEXT = "get it: {0} setup; shadowfuzz: `{0} kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
@@ -40,16 +40,16 @@ def test_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def called_as(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a text for somebody who called this program by a path."""
+    """Return the text for a user who called the program by a path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o755)
     monkeypatch.setattr("sys.argv", [str(path)])
-    return as_called(
+    return with_program_name(
         "get it: shadowfuzz setup; shadowfuzz: `shadowfuzz kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
     )
 
 
-def test_commands_can_be_entered_as_they_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_commands_can_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin")
     text = TEXT
@@ -73,4 +73,4 @@ def test_a_table_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys:
     )
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 4 and all(len(line) <= 60 for line in lines)
-    assert "[bold]" in lines[-1] and "\x1b" not in "".join(lines), "names are no markup, and this is no terminal"
+    assert "[bold]" in lines[-1] and "\x1b" not in "".join(lines), "names are no markup; the output is no terminal"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress goes to stderr, after a command's name, with what is left; a bar is for terminals."""
+"""Progress goes to stderr, with a command's name and the remaining time; a bar is shown on terminals only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_lines_are_on_stderr(capsys: Capture) -> None:
     assert capsys.readouterr() == ("", "one\nshadowfuzz: two\n")
 
 
-def test_the_time_that_is_left(capsys: Capture) -> None:
+def test_the_remaining_time(capsys: Capture) -> None:
     times = iter((100.0, 130.0, 500.0, 560.0))
     show = progress_printer("triage", lambda: next(times))
     for line in ("1 of 5: a", "2 of 5: b", "5 of 5: c", "2 findings of 3", "1 of 3: d", "2 of 3: e"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``shadowfuzz corpus reach --show`` gives the pages that the project keeps, from the counts that it keeps."""
+"""``shadowfuzz corpus reach --show`` makes the project's pages from the project's counts."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.support.schemas import check_schema
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """A database as campaigns leave it."""
+    """Return a database with findings of campaigns."""
     return filled(tmp_path_factory.mktemp("campaign"))
 
 
@@ -48,7 +48,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def port(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server that runs."""
+    """Run a server and yield its port."""
     server = make_server(0, site_of(database, tmp_path_factory.mktemp("campaign")).get)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -78,7 +78,7 @@ def test_serve(port: int, path: str, host: str, status: int) -> None:
     assert "default-src 'none'" in (answer.headers["Content-Security-Policy"] or "")
 
 
-def test_a_page_is_packed_and_not_sent_twice(port: int) -> None:
+def test_a_page_is_compressed_and_cached(port: int) -> None:
     answer, body = ask(port, "/", Accept_Encoding="gzip")
     assert answer.headers["Content-Encoding"] == "gzip"
     plain = gzip.decompress(body)
@@ -87,10 +87,10 @@ def test_a_page_is_packed_and_not_sent_twice(port: int) -> None:
     assert (again.status, nothing) == (304, b"")
 
 
-def test_details_come_on_demand(port: int, database: Database) -> None:
+def test_details_are_loaded_on_demand(port: int, database: Database) -> None:
     _, first = ask(port, "/")
     text = first.decode()
-    assert "Who sides with KVM" not in text and LIVE_SCRIPT in text
+    assert "How to reproduce" not in text and LIVE_SCRIPT in text
     for story in stories(database):
         place = f"/findings/{story.anchor}"
         assert f'data-load="{place}"' in text and f'href="{place}"' in text
@@ -123,13 +123,13 @@ def test_two_at_once_are_answered_at_once(port: int) -> None:
     assert (time.monotonic() - begun) / 20 < 0.3
 
 
-def test_a_visitor_that_says_nothing_holds_up_nobody(port: int) -> None:
+def test_a_silent_client_blocks_no_other(port: int) -> None:
     with socket.create_connection((LOOPBACK, port)) as silent:
         silent.send(b"GET /")
         assert ask(port, "/")[0].status == 200
 
 
-def test_what_is_new_in_the_database_is_shown(tmp_path: Path) -> None:
+def test_changes_of_the_database_are_shown(tmp_path: Path) -> None:
     database = filled(tmp_path)
     site = site_of(database, tmp_path)
     id_ = json.loads(site.get(f"{api.ROOT}/problems").plain)["problems"][0]["id"]
@@ -142,21 +142,21 @@ def test_what_is_new_in_the_database_is_shown(tmp_path: Path) -> None:
     assert b"seen it" in site.get("/").plain
 
 
-def test_a_database_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "findings.db").write_text("no database, but long enough to be looked at\n" * 100)
     site = site_of(Database(default_url(tmp_path)), tmp_path)
     assert site.get("/").status == 500 and b"not a database" in site.get("/").plain
     assert "error" in json.loads(site.get(api.ROOT).plain)
 
 
-def test_a_port_that_is_taken(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path)
     for wrong in (port, 70_000):
         assert main(["serve", "--port", str(wrong), "--campaign", str(tmp_path)]) == 2
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_a_pipe_is_written_and_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_to_a_named_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

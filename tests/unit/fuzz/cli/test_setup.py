@@ -15,7 +15,7 @@ from tests.support.fake_tree import NAMES, fake_tree
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With an empty cache every target is missing, and nothing is made by asking."""
+    """With an empty cache every target is missing, and the check creates no files."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert run(["doctor", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
@@ -30,7 +30,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_target_is_known_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_target_is_rejected_before_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match="no such target"):
         run(["setup", "--target", "kvm-nvhe", "nonsense"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of commands: what is there, what older names do, and that nothing is imported before it is used."""
+"""The table of commands: its rows, older names, and lazy imports."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ OLD: tuple[tuple[str, str], ...] = (
     ("replay a.scn --known", "replay a.scn --verbose"),
     ("setup --target a b", "setup --target a --target b"),
 )
-"""What version 0.1 took, and how it is said now."""
+"""Command lines of version 0.1, and their present form."""
 
 
 @pytest.mark.parametrize(("old", "new"), OLD)
-def test_what_an_older_version_took(old: str, new: str) -> None:
+def test_command_lines_of_an_older_version(old: str, new: str) -> None:
     assert main.parsed(old.split()) == main.parsed(new.split())
     assert isinstance(main.parsed(old.split()), Args)
 
 
 def imported_by(code: str) -> set[str]:
-    """Return the modules that are there after a piece of code, in a process of its own."""
+    """Return the modules that a piece of code imports, in a new process."""
     script = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stderr.split())
@@ -83,13 +83,13 @@ def test_help_imports_nothing_slow(code: str) -> None:
     assert not imported_by(code) & set(SLOW)
 
 
-def test_nothing_but_the_standard_library_is_imported_before_an_interrupt_is_answered() -> None:
+def test_only_the_standard_library_is_imported_before_interrupts_are_handled() -> None:
     own = {name.partition(".")[0] for name in imported_by("import fuzz.cli.main") - imported_by("")}
     assert own - sys.stdlib_module_names == {"fuzz", "harness"}
 
 
 def complete(words: str) -> list[str]:
-    """Return what bash would be offered after words."""
+    """Return the completions for bash after words."""
     program = [sys.executable, "-c", "import sys; from fuzz.cli.main import main; sys.exit(main())"]
     environment = {
         "PYTHONPATH": str(ROOT),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every run of a scenario reached, and what a model can decide."""
+"""The coverage that all runs of a scenario have in common, and the possible decisions of a model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ONE = Covered("one", frozenset({(0, HVC), (HVC, HVC + 4)}), frozenset({("hvc", T
 
 
 @pytest.mark.parametrize("level", ["spec", "kernel"])
-def test_the_model_can_decide_more_than_save_and_restore_do(level: str) -> None:
+def test_decisions_include_more_than_save_and_restore(level: str) -> None:
     found = possible_decisions(level)
     assert {("prep_hvc.cpu_on", True), ("prep_hvc.cpu_on", False)} <= found
     assert len(found) > 60
 
 
-def test_only_what_every_run_reached_counts() -> None:
+def test_only_goals_of_every_run_count() -> None:
     again = Covered("one", ONE.edges | {(HVC, SMC)}, ONE.decisions, frozenset({1, 7}))
     assert reached_always((ONE, again)) == ONE
     assert reached_sometimes((ONE, again)) - reached_always((ONE, again)).goals == {(HVC, SMC), 7}

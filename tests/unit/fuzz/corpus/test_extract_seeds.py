@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios of recordings: what each kind of exit becomes, and excerpts of a Linux boot (golden/recordings)."""
+"""Scenarios from recordings: the scenario of each kind of exit, and excerpts of a Linux boot (golden/recordings)."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ WRITE_TCR = esr("SYS64", 3 << 20 | 2 << 17 | 2 << 10 | 7 << 5)  # msr tcr_el1, x
 
 
 def lines(result: ExtractedSeeds) -> list[str]:
-    """The registers and steps of the only seed."""
+    """Return the registers and steps of the only seed."""
     (seed,) = result.seeds
     return format_scenario(seed.scenario).splitlines()[2:]
 
 
 def one(exit_: Switch, *, pending: int = 0) -> ExtractedSeeds:
-    """What comes of one exit, after which nothing changes."""
+    """Return the seeds of a recording with one exit, after which nothing changes."""
     return extract_seeds(started(exit_, entry(exit_.values, pending)), "a guest")
 
 
 def store(target: int, size: int, address: int) -> Switch:
-    """A store that faults; every register with its number as its value."""
+    """Return the exit of a store that faults; each register has its number as its value."""
     state = but(S, **{f"x{i}": i for i in range(31)})
     return trap(state, load_esr(target, size, write=True, wide=size == 8), far=address, hpfar=address >> 12 << 4)
 
@@ -71,7 +71,7 @@ def test_an_exit_becomes_a_scenario(exit_: Switch, wanted: list[str]) -> None:
     assert len(result.spans) == 1
 
 
-def test_a_load_is_completed_with_what_the_guest_got() -> None:
+def test_a_load_is_completed_with_the_recorded_value() -> None:
     for address, where in ((UART, "device"), (GIC + 8, "device_of_kvm")):
         in_kernel = where == "device_of_kvm"
         result = extract_seeds(emulated_load(3, 0x8055, address, users=not in_kernel, kernel=in_kernel), "a guest")
@@ -92,8 +92,8 @@ def test_el0_is_kept() -> None:
 
 UNKNOWN_READ = "SYS64: read of S3_0_C15_C15_0, not in harness/arch/sysregs.py"
 UNSUPPORTED = (
-    (irq(S), "IRQ: an interrupt of the host comes when it likes"),
-    (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step leads there"),
+    (irq(S), "IRQ: an interrupt of the host is asynchronous"),
+    (trap(S, esr("SOFTSTP_LOW")), "SOFTSTP_LOW: no step has this exit"),
     (trap(S, esr("SYS64", 3 << 20 | 15 << 10 | 15 << 1 | 1)), UNKNOWN_READ),
     (trap(S, load_esr(3) | 1 << 7, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a fault on a stage-1 walk"),
     (trap(S, load_esr(3) | 1 << 14, far=RAM, hpfar=RAM >> 8), "DABT_LOW: a load-acquire or store-release"),
@@ -102,12 +102,12 @@ UNSUPPORTED = (
 
 
 @pytest.mark.parametrize(("exit_", "reason"), UNSUPPORTED, ids=[reason for _, reason in UNSUPPORTED])
-def test_what_no_scenario_reproduces_is_counted(exit_: Switch, reason: str) -> None:
+def test_exits_that_no_scenario_reproduces_are_counted(exit_: Switch, reason: str) -> None:
     result = one(exit_)
     assert result.unsupported == {reason: 1} and not result.seeds
 
 
-def test_one_scenario_a_kind() -> None:
+def test_one_scenario_per_kind() -> None:
     first, second = trap(but(S, x0=0x8400_0000), esr("HVC64")), trap(but(S, x0=0x8400_0001), esr("HVC64"))
     turns = [event for exit_ in (first, second, first, first, first) for event in (exit_, entry(exit_.values))]
     result = extract_seeds(started(*turns), "a guest")
@@ -152,7 +152,7 @@ CHANGES = ("drop", "copy", "value", "kind", "owner")
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
-def test_a_recording_that_makes_no_sense_is_judged_all_the_same(tmp_path: Path, random: Random) -> None:
+def test_an_inconsistent_recording_is_checked_without_an_internal_error(tmp_path: Path, random: Random) -> None:
     lines = gzip.decompress((RECORDINGS / "linux-6.1-vhe-smp.trace").read_bytes()).decode().splitlines()
     head, body = lines[0], lines[1:9]
     begin = random.randrange(9, len(lines) - 60)
@@ -206,13 +206,13 @@ def test_the_command_writes_scenarios_and_an_excerpt(tmp_path: Path, capsys: pyt
     for row in data["scenarios"]:
         assert load(written[row["name"]]) == parse(row["scenario"])
     assert small.read_bytes() == source.read_bytes()
-    assert main(argv) == 2  # nothing is written over
+    assert main(argv) == 2  # no file is overwritten
     assert "is there already" in capsys.readouterr().err
     assert main(["check", str(small)]) == 0
     assert "nothing unexplained, levels spec and kernel" in capsys.readouterr().out
 
 
-def test_the_command_shows_what_is_unexplained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_unexplained_divergences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, broken = RECORDINGS / "linux-6.1-nvhe.trace", tmp_path / "broken.trace"
     reader = Reader(source)
     with create(broken, reader.head) as writer:
@@ -227,11 +227,11 @@ def test_the_command_shows_what_is_unexplained(tmp_path: Path, capsys: pytest.Ca
     assert "host.pc/FIRST" in capsys.readouterr().out
     assert main(["check", str(small)]) == 1
     out = capsys.readouterr().out
-    assert "missing     2 records found no room" in out
+    assert "missing     2 records were dropped (area full)" in out
     assert "unexplained 1x host.pc/FIRST" in out and "expected 0x1234, observed 0x40000000" in out
 
 
-def test_records_that_are_missing_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_records_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reader, path = Reader(RECORDINGS / "linux-6.1-nvhe.trace"), tmp_path / "some.trace"
     with create(path, reader.head) as writer:
         for recorded in reader:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios of files and directories, and what is said of those that are none."""
+"""Scenarios of files and directories, and the errors for other files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.support.fake_worker import SCENARIO
 TEXT = format_scenario(SCENARIO)
 
 
-def test_files_below_a_directory_are_sorted_and_each_there_once(tmp_path: Path) -> None:
+def test_files_below_a_directory_are_sorted_and_unique(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     b, a = tmp_path / "b.scn", tmp_path / "below" / "a.scn"
     for path in (b, a, tmp_path / "other.txt"):
         path.write_text(TEXT)
     missing = tmp_path / "missing.scn"
-    assert find_scenarios([a, tmp_path, missing]) == (a, b, missing), "load() says what is wrong with the last one"
+    assert find_scenarios([a, tmp_path, missing]) == (a, b, missing), "load() reports the error of the last one"
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="a directory without scenarios"):
         find_scenarios([tmp_path / "empty"])
 
 
-def test_a_corpus_has_files_without_a_suffix_and_those_that_are_none(tmp_path: Path) -> None:
+def test_a_corpus_has_files_without_a_suffix_and_invalid_files(tmp_path: Path) -> None:
     good, hashed, bad = tmp_path / "good.scn", tmp_path / "0123abcd", tmp_path / "bad.scn"
     good.write_text(TEXT)
     hashed.write_text(TEXT)

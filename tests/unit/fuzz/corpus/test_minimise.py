@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A corpus made small: it reaches the same, and holds nothing superfluous."""
+"""A minimised corpus has the same coverage and no redundant scenario."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fuzz.corpus.minimise import minimise_corpus
 
 
 @given(st.lists(st.frozensets(st.integers(0, 12), max_size=6), max_size=12), st.randoms(use_true_random=False))
-def test_a_distilled_corpus_reaches_the_same_with_nothing_superfluous(
+def test_a_minimised_corpus_has_the_same_coverage_without_redundancy(
     goals: list[frozenset[int]], rng: random.Random
 ) -> None:
     items = list(enumerate(goals))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Around a recording: files that a program finds, lines of progress, seeds that are tried and written."""
+"""Recording: files of the program, lines of progress; seeds that are tried and written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_files_have_names(items: list[str], files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("items", [["=x"], ["a/b=x"], ["a=x", "/y/a"]])
-def test_files_without_a_name_of_their_own(items: list[str]) -> None:
+def test_files_without_a_unique_name(items: list[str]) -> None:
     with pytest.raises(InputError, match="each name once and without a slash"):
         named_files(items)
 
@@ -46,7 +46,7 @@ def done(status: str, console: str) -> Any:
     return SimpleNamespace(end=SimpleNamespace(status=status), console=console)
 
 
-def test_a_linux_guest_has_to_come_to_user_space() -> None:
+def test_a_linux_guest_must_reach_user_space() -> None:
     options = RecordOptions("kvm-nvhe", Path("out"), 1, 1, guest=LinuxGuest(1, 256, ""))
     check_guest(options, done("exited", f"x\n{record_program.GUEST_LINE}\n"))
     check_guest(options, done("stopped", ""))
@@ -55,7 +55,7 @@ def test_a_linux_guest_has_to_come_to_user_space() -> None:
         check_guest(options, done("exited", "panic"))
 
 
-def test_what_the_machine_prints_is_shown_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_of_the_machine_is_shown_by_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 1.0, 3.0))
     monkeypatch.setattr(record_program, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     said, shown = list[str](), list[str]()
@@ -68,7 +68,7 @@ def test_what_the_machine_prints_is_shown_line_by_line(monkeypatch: pytest.Monke
     assert shown[-1] == "three"
 
 
-def test_reading_reports_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_reports_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 100, 2))
     monkeypatch.setattr(recordings, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(recordings, "PROGRESS_SECONDS", 1.0)
@@ -88,7 +88,7 @@ def test_seeds_that_do_not_show_their_exit_are_not_written(tmp_path: Path) -> No
     check_room(result.seeds, tmp_path)
     with TargetSet([fake]) as targets:
         tried = try_seeds(targets, result.seeds, QUIET)
-    assert len(fake.fresh) == 1 + TRIES, "the second one is run again: an interrupt may have come"
+    assert len(fake.fresh) == 1 + TRIES, "the second one is run again, in case an interrupt ended it"
     assert (tried[SHOWN.name].shows, tried[NEVER.name].shows) == (True, False)
     assert write_seeds(result, tried, tmp_path / "new") == 1
     (path,) = (tmp_path / "new").iterdir()
@@ -101,4 +101,4 @@ def test_seeds_that_do_not_show_their_exit_are_not_written(tmp_path: Path) -> No
     assert "shows" not in seeds_json(result, {})["scenarios"][0]  # type: ignore[index]
     with pytest.raises(InputError, match=r"recorded_hvc\.scn is there already"):
         check_room(result.seeds, tmp_path / "new")
-    assert write_seeds(result, {}, tmp_path / "all") == 2, "what was not tried is written"
+    assert write_seeds(result, {}, tmp_path / "all") == 2, "seeds that were not tried are written"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the mutator does with a GIC: valid steps, interrupts that are certain enough to be judged, and not too many."""
+"""GIC steps of the mutator: they are valid, their interrupts are predictable, and they are not too frequent."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_steps_are_valid_and_stay_in_the_vm_with_a_gic(seed: int) -> None:
     rng = Random(seed)
     steps = [Step("hvc", (0,))]
     while len(steps) < 100:
-        steps += gic.interrupts(rng, steps)
+        steps += gic.gic_interrupts(rng, steps)
     scenario = Scenario("Interrupts.", (), tuple(steps))
     assert parse(format_scenario(scenario)) == scenario
     assert {step.args[0] for step in steps if step.kind == "vcpu"} <= {*gic.VCPUS, "0.0"}
 
 
 @given(SEEDS)
-def test_what_is_set_up_is_all_that_a_prediction_wants(seed: int) -> None:
-    """Each store that lets an SPI through is one that the GIC takes, by its size and address."""
+def test_the_set_up_of_a_gic_is_complete(seed: int) -> None:
+    """Each store that configures an SPI has a size and an address that the GIC accepts."""
     held: dict[object, int] = {gic.DISTRIBUTOR: GICD.base, gic.SGI_PAGE: GICR.base + 0x1_0000}
     rng = Random(seed)
     stores = []
-    for step in (*gic.shared(rng), *gic.private(rng)):
+    for step in (*gic.configure_spi(rng), *gic.configure_private(rng)):
         if KINDS[step.kind].forms:
             target, base, offset = step.args
             size = 1 if step.kind == "strb" else 4 if str(target)[0] == "w" else 8
@@ -48,7 +48,7 @@ def test_what_is_set_up_is_all_that_a_prediction_wants(seed: int) -> None:
     assert names == {"igroupr", "icfgr", "ipriorityr", "irouter", "isenabler"}
 
 
-def test_few_scenarios_pay_for_a_gic() -> None:
-    """Its VM is made anew for each of them."""
+def test_few_scenarios_use_a_gic() -> None:
+    """Each of them needs a new VM."""
     rng = Random(1)
     assert 0.03 < sum(uses_gic(generate(rng)) for _ in range(MANY)) / MANY < 0.25

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Idioms: every one is reached and valid."""
+"""Every idiom occurs and is valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_idioms_are_reached_and_valid(idiom: idioms.Idiom) -> None:
         assert parse(format_scenario(scenario)) == scenario
 
 
-def test_a_forged_exit_is_of_any_class_but_two() -> None:
+def test_a_forged_exit_has_any_class_except_two() -> None:
     steps = [step for seed in range(3000) for step in idioms.forged_exit(Random(seed), [])]
     forged = [step.args[1] for step in steps if step.kind == "forge" and step.args[0] == "esr"]
     assert {int(value) >> 26 for value in forged} == set(range(64)) - {0x04, 0x25}, (
@@ -32,7 +32,7 @@ def test_a_forged_exit_is_of_any_class_but_two() -> None:
     )
 
 
-def test_first_touch_takes_a_page_that_nothing_points_to() -> None:
+def test_first_touch_uses_a_page_without_references() -> None:
     pages = range(DATA.base, DATA.end, idioms.PAGE)
     before = [Step("set", ("x1", page + 8)) for page in pages if page != pages[5]]
     for seed in range(50):

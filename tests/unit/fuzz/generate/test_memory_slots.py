@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots that scenarios of the mutator begin with."""
+"""Initial memory slots of generated scenarios."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from harness.scenario.scenario import Scenario, format_scenario, parse
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_shapes_to_start_with_are_valid(seed: int) -> None:
-    scenario = Scenario("A shape.", (), (), memories.shape(Random(seed)), memories.boot(Random(seed)))
+def test_initial_slots_are_valid(seed: int) -> None:
+    scenario = Scenario("A shape.", (), (), memories.unusual_slots(Random(seed)), memories.initial_words(Random(seed)))
     assert parse(format_scenario(scenario)) == scenario

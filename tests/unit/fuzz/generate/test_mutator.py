@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mutator: always valid, always the same for the same seed, and able to reach every kind of step."""
+"""The mutator: its results are valid, deterministic for a seed, and have every kind of step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(scenario: Scenario) -> None:
 
 
 def lineage(seed: int, length: int) -> Iterator[Scenario]:
-    """A generated scenario, and mutants of mutants of it."""
+    """Yield a generated scenario, then repeated mutants of it."""
     rng = Random(seed)
     scenario = generate(rng)
     for _ in range(length):
@@ -67,7 +67,7 @@ def test_crosses_are_valid(a: int, b: int, seed: int) -> None:
 
 
 @given(SEEDS)
-def test_short_and_empty_parents_are_fine(seed: int) -> None:
+def test_short_and_empty_parents_are_valid(seed: int) -> None:
     empty = Scenario("Nothing.", (), ())
     for parent in (SHORT, empty):
         check(mutate(parent, Random(seed)))
@@ -76,7 +76,7 @@ def test_short_and_empty_parents_are_fine(seed: int) -> None:
 
 
 @pytest.mark.parametrize("move", MOVES.items, ids=lambda m: m.__name__)
-def test_every_move_changes_something_and_breaks_nothing(move: object) -> None:
+def test_every_move_changes_the_scenario_and_keeps_it_valid(move: object) -> None:
     assert callable(move)
     changed = 0
     for seed in range(300):
@@ -89,13 +89,13 @@ def test_every_move_changes_something_and_breaks_nothing(move: object) -> None:
     assert changed > 150
 
 
-def test_every_move_survives_one_step() -> None:
+def test_every_move_works_on_one_step() -> None:
     for move in MOVES.items:
         for seed in range(50):
             move(Random(seed), [Step("wfi")], {})
 
 
-def test_everything_that_a_scenario_can_hold_is_reached() -> None:
+def test_every_part_of_a_scenario_is_generated() -> None:
     scenarios = [s for seed in range(400) for s in lineage(seed, 3)]
     steps = [step for s in scenarios for step in s.steps]
     assert {step.kind for step in steps} == set(KINDS)
@@ -107,14 +107,14 @@ def test_everything_that_a_scenario_can_hold_is_reached() -> None:
     assert {f.fid for f in SMCCC_FUNCTIONS} <= written
 
 
-def test_what_makes_a_scenario_worth_running() -> None:
+def test_proportions_of_steps() -> None:
     kinds = Counter(step.kind for seed in range(300) for step in generate(Random(seed)).steps)
     guest = sum(n for kind, n in kinds.items() if KINDS[kind].side is Actor.GUEST)
-    assert guest * 2 > kinds.total()  # each guest step is an exit; a host step is none
+    assert guest * 2 > kinds.total()  # each guest step causes an exit; a host step does not
 
 
 @given(st.binary(max_size=200), SEEDS)
-def test_bytes_that_are_no_scenario_give_one(data: bytes, seed: int) -> None:
+def test_invalid_input_gives_a_generated_scenario(data: bytes, seed: int) -> None:
     check(parse(custom_mutator(data, 1 << 16, seed)))
     check(parse(custom_crossover(data, data[::-1], 1 << 16, seed)))
 
@@ -136,7 +136,7 @@ def _digest() -> str:
     return digest.hexdigest()
 
 
-def test_deterministic_in_this_process_and_in_others() -> None:
+def test_deterministic_across_processes() -> None:
     program = "from tests.unit.fuzz.generate.test_mutator import _digest; print(_digest())"
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that are worth trying."""
+"""Random values of registers."""
 
 from __future__ import annotations
 

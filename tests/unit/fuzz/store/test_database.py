@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store: SQLite and PostgreSQL, competing writers, workers killed at random moments, a full disk, old schemas.
+"""The store: SQLite and PostgreSQL, concurrent writers, workers killed at random times, a full disk, old schemas.
 
-``SHADOWFUZZ_KILLS=1000`` kills more often.
+``SHADOWFUZZ_KILLS=1000`` sets the number of kills.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from tests.support.postgres import TABLES, server
-from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, bench, checked
+from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.unit.harness.findings.test_finding import finding
 
 KILLS = int(os.environ.get("SHADOWFUZZ_KILLS", "200"))
@@ -47,7 +47,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+    """Yield the URL of an empty database of each kind."""
     if request.param == "sqlite":
         yield default_url(tmp_path)
         return
@@ -57,7 +57,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         access.run(f"DROP TABLE {', '.join(TABLES)}")
 
 
-def test_add_bump_and_a_simpler_representative(url: str) -> None:
+def test_add_count_and_replace_by_a_simpler_scenario(url: str) -> None:
     store = Store(Database(url), FINDINGS)
     one = finding()
     assert store.ids() == () and store.count(one.id) == 0 and one.id not in store
@@ -77,7 +77,7 @@ def test_add_bump_and_a_simpler_representative(url: str) -> None:
     assert Store(Database(url), FLAKY).ids() == ()
 
 
-def test_who_may_only_read_a_server_reads_it(postgres: str) -> None:
+def test_a_read_only_user_reads_a_server(postgres: str) -> None:
     one = finding()
     store = Store(Database(postgres), FINDINGS)
     store.add(one, SMALL)
@@ -140,20 +140,20 @@ def test_export(tmp_path: Path) -> None:
     assert not (tmp_path / "others").exists()
 
 
-# ---- everything that can go wrong --------------------------------------------------------------------------------
+# ---- failures ----------------------------------------------------------------------------------------------------
 
 
 def _work(root: Path, first: int, said: Connection) -> None:
-    """Be a worker that finds something new in each scenario; say so when its turn is over."""
-    b = bench(root)
+    """Run a worker that finds something new in each scenario; report each scenario when it is done."""
+    b = make_worker(root)
     for i in range(first, first + 100_000):
         b.executor.answers[:] = [checked(DIVERGENCE._replace(register=f"r{i}"))] * 3
         b.worker.run_input(TEXT)
         said.send(i)
 
 
-def test_killed_workers_lose_nothing_confirmed(tmp_path: Path) -> None:
-    """Kill a worker at random moments, take its directory up again, and look for all that it had confirmed."""
+def test_killed_workers_lose_no_confirmed_finding(tmp_path: Path) -> None:
+    """Kill a worker at random times, reopen its directory, and check that all confirmed findings are stored."""
     rng = random.Random(1)
     confirmed = first = 0
     deadline = time.monotonic() + (30 if KILLS <= 200 else 36_000)
@@ -175,7 +175,7 @@ def test_killed_workers_lose_nothing_confirmed(tmp_path: Path) -> None:
                 break
         ours.close()
         confirmed += len(said)
-        # On a disk that is slow to sync, a short life may never get to its first finding.
+        # On a disk with a slow sync, a worker may be killed before its first finding.
         patience = 0.06 if said else patience * 1.2
         first = said[-1] + 1 if said else first
         if time.monotonic() > deadline:
@@ -198,7 +198,7 @@ def _fill_the_disk(root: Path, said: Connection) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = Store(Database(default_url(root)), FINDINGS)
     store.add(finding(), SMALL)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # no file may grow further: a disk that is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # a limit on the file size acts as a full disk
     written = 0
     try:
         for i in range(1000):
@@ -208,7 +208,7 @@ def _fill_the_disk(root: Path, said: Connection) -> None:
         said.send((written, str(error)))
 
 
-def test_a_full_disk_is_said_and_what_was_kept_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_stored_findings_stay(tmp_path: Path) -> None:
     ours, theirs = FORK.Pipe(duplex=False)
     writer = FORK.Process(target=_fill_the_disk, args=(tmp_path, theirs))
     writer.start()
@@ -221,8 +221,8 @@ def test_a_full_disk_is_said_and_what_was_kept_stays(tmp_path: Path) -> None:
     assert store.add(finding(("restore", "later", "WFX", "")), SMALL)
 
 
-def test_what_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / database.FILE).write_text("somebody else's file, long enough to be looked at\n" * 100)
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / database.FILE).write_text("another program's file, long enough for a header\n" * 100)
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     with pytest.raises(InputError, match="not a database"):
         store.ids()
@@ -231,5 +231,5 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such finding"):
         Store(Database(default_url(tmp_path / "..")), FINDINGS).load(finding().id)
     for url in ("nonsense", "nosuch://here", "sqlite://host/x"):
-        with pytest.raises(InputError, match="no database URL"):
+        with pytest.raises(InputError, match="no usable database URL"):
             Store(Database(url), FINDINGS).ids()

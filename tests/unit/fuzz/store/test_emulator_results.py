@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other emulators showed, as it is kept with a finding."""
+"""Results of other emulators as the text that is stored with a finding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.findings.finding import Tries
 from harness.findings.verdict import EmulatorResult
 
 
-def test_what_is_kept_with_a_finding() -> None:
+def test_the_stored_text_is_read_unchanged() -> None:
     found = (
         EmulatorResult("max", Tries(1, 3), 2),
         EmulatorResult("qemu-10.0", Tries(0, 0), why="it is gone", unlike="less"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings of a target of somebody's own are read back by what is stored with them, and one bad row by itself."""
+"""Findings of custom targets are read with their stored target; one bad row does not affect the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.store.database import FILE, Database
 from fuzz.store.findings import FINDINGS, Store
-from fuzz.store.kept_findings import contents, find, stories
+from fuzz.store.kept_findings import find_finding, read_findings, stories
 from harness.findings.finding import Subject
 from harness.report.finding_data import Story, replay_command
 from harness.vm.config import load_config
@@ -24,7 +24,7 @@ OWN = "/gone/my.toml"
 
 
 def of_another_target(root: Path, subject: Subject, *, stored: bool) -> Story:
-    """Store a finding of the recorded trace again, as one of another target; return its story."""
+    """Store a finding of the recorded trace as one of another target; return its story."""
     database = filled(root)
     like = next(story for story in stories(database) if story.ran is not None and story.kept.confirmed)
     finding = replace(like.kept.finding, subject=subject)
@@ -32,11 +32,11 @@ def of_another_target(root: Path, subject: Subject, *, stored: bool) -> Story:
     config = replace(load_config(SUBJECT.target), name=subject.target)
     described = {TARGET: format_config(config)} if stored else {}
     assert store.add(finding, like.kept.scenario, {**store.texts(like.id), **described})
-    return find(database, finding.id)
+    return find_finding(database, finding.id)
 
 
 @pytest.mark.parametrize("name", ["my", f"kvm-nvhe@{OWN}"])
-def test_a_target_file_that_is_gone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_file_that_was_deleted(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     story = of_another_target(tmp_path, replace(SUBJECT, target=name), stored=True)
     assert story.ran is not None, "its trace was checked"
     assert story.kept.config is not None and story.kept.config.cpu == load_config(SUBJECT.target).cpu
@@ -58,7 +58,7 @@ def test_a_target_file_that_is_gone(name: str, tmp_path: Path, capsys: pytest.Ca
         assert f"--target {name} " in command
 
 
-def test_of_two_targets_each_is_stored(tmp_path: Path) -> None:
+def test_both_targets_of_a_comparison_are_stored(tmp_path: Path) -> None:
     database = filled(tmp_path)
     store, config = Store(database, FINDINGS), load_config(SUBJECT.target)
     finding = replace(
@@ -70,25 +70,25 @@ def test_of_two_targets_each_is_stored(tmp_path: Path) -> None:
     described = {TARGET: replace(config, name="one"), OTHER_TARGET: replace(config, name="other")}
     store.add(finding, None, {name: format_config(each) for name, each in described.items()})
     place = tmp_path / "findings" / finding.id
-    command = replay_command(find(database, finding.id).kept, str(tmp_path))
+    command = replay_command(find_finding(database, finding.id).kept, str(tmp_path))
     assert command == f"shadowfuzz kernels against {place / TARGET} {place / OTHER_TARGET} {place / 'scenario.scn'}"
 
 
-def test_of_a_target_that_nobody_knows_the_rest_is_shown(tmp_path: Path) -> None:
+def test_a_finding_of_an_unknown_target_is_shown_without_a_check(tmp_path: Path) -> None:
     story = of_another_target(tmp_path, replace(SUBJECT, target="my"), stored=False)
     assert story.ran is None and "its target was not stored" in story.verdict.why
-    assert story.kept.scenario is not None and not contents(Database(f"sqlite:///{tmp_path / FILE}")).unreadable
+    assert story.kept.scenario is not None and not read_findings(Database(f"sqlite:///{tmp_path / FILE}")).unreadable
 
 
-def test_a_stored_cpu_that_nobody_knows(tmp_path: Path) -> None:
+def test_a_stored_cpu_that_is_unknown(tmp_path: Path) -> None:
     story = of_another_target(tmp_path, replace(SUBJECT, target="my"), stored=True)
     database = Database(f"sqlite:///{tmp_path / FILE}")
     strange = replace(load_config(SUBJECT.target), name="my", cpu="cortex-z1")
     Store(database, FINDINGS).annotate(story.id, TARGET, format_config(strange))
-    assert find(database, story.id).ran is None and not contents(database).unreadable
+    assert find_finding(database, story.id).ran is None and not read_findings(database).unreadable
 
 
-def test_a_simpler_scenario_and_triage_leave_the_target(tmp_path: Path) -> None:
+def test_a_simpler_scenario_and_triage_keep_the_target(tmp_path: Path) -> None:
     story = of_another_target(tmp_path, replace(SUBJECT, target="my"), stored=True)
     store = Store(Database(f"sqlite:///{tmp_path / FILE}"), FINDINGS)
     assert story.kept.scenario is not None
@@ -99,26 +99,26 @@ def test_a_simpler_scenario_and_triage_leave_the_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("fresh_qemu", "5 2", "5 of 2 runs, which cannot be"),
+        ("fresh_qemu", "5 2", "5 of 2 runs, which is impossible"),
         ("fresh_qemu", "many", "expected two numbers"),
         ("releases.json", '[{"config": "x", "version": "1", "answer": "shows it", "seen": 4, "runs": 1}]', "4 of 1"),
-        ("target.toml", "cpu = 5", "no target"),
+        ("target.toml", "cpu = 5", "not a target"),
         ("trace.json", "{}", "key .dropped. is missing"),
     ],
 )
-def test_a_text_that_cannot_be_read_is_told_and_the_finding_shown(
+def test_an_unreadable_text_is_reported_and_the_finding_is_shown(
     name: str, text: str, why: str, tmp_path: Path
 ) -> None:
     database = filled(tmp_path)
     first = stories(database)[0].id
     Store(database, FINDINGS).annotate(first, name, text)
-    found = contents(database)
+    found = read_findings(database)
     assert first in {story.id for story in found.stories}
     (row,) = found.unreadable
     assert row.where == f"texts findings {first} {name}" and re.search(why, row.why)
 
 
-def test_one_damaged_row_is_told_and_the_others_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_damaged_row_is_reported_and_the_others_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     database = filled(tmp_path)
     one, *others = [story.id for story in stories(database) if story.kept.confirmed]
     database.close()
@@ -131,6 +131,6 @@ def test_one_damaged_row_is_told_and_the_others_are_shown(tmp_path: Path, capsys
     out, said = capsys.readouterr()
     assert all(id_ in out for id_ in others) and one not in out
     assert said.splitlines()[0] == "findings: 1 row of the database cannot be read, the others are shown:"
-    assert one in said and "which cannot be" in said
+    assert one in said and "which is impossible" in said
     assert main(["findings", "show", one, "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

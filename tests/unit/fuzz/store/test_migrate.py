@@ -77,7 +77,7 @@ def test_from_every_schema_before_alembic(version: int, url: str, tmp_path: Path
     make_old(url, version)
     database = Database(url)
     assert Store(database, FINDINGS).ids() == ("id",)
-    assert History(database).runs() == () and Nodes(database).sound() == ((), ())
+    assert History(database).runs() == () and Nodes(database).readable() == ((), ())
     Store(database, FINDINGS).add(finding(), None)
     (tmp_path / "new").mkdir()
     new = default_url(tmp_path / "new")

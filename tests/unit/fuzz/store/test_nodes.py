@@ -18,10 +18,10 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
     nodes.put([ROW, replace(ROW, node="n2")])
     later = replace(ROW, target="kvm-nvhe", state="running", workers=2, rate=300, seen="2027-01-02")
     nodes.put([later])
-    assert nodes.sound() == ((later, replace(ROW, node="n2")), ())
+    assert nodes.readable() == ((later, replace(ROW, node="n2")), ())
     with Database(default_url(tmp_path)).access(write=True) as access:
         access.run("UPDATE nodes SET rate = 'much' WHERE node = 'n1'")
-    rows, (wrong,) = nodes.sound()
+    rows, (wrong,) = nodes.readable()
     assert rows == (replace(ROW, node="n2"),) and str(wrong).startswith(
         "nodes run n1 kvm-nvhe: column rate holds 'much'"
     )

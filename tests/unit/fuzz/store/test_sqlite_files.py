@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers leave a database alone: in a read-only directory, beside a writer, with a log that nobody merged."""
+"""Readers do not change a database: in a read-only directory, with a writer, with a log that was not merged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def filled(directory: Path) -> None:
 
 
 def as_nobody(what: Callable[[], object]) -> object:
-    """Return what a function gives to a user to whom no file belongs."""
+    """Return the result of a function that runs as a user who owns no file."""
     ours, theirs = FORK.Pipe(duplex=False)
 
     def child(said: Connection) -> None:
@@ -62,7 +62,7 @@ def as_nobody(what: Callable[[], object]) -> object:
 
 
 def open_to_all(root: Path, directory: Path) -> None:
-    """Let everybody read a directory, but not write it."""
+    """Make a directory readable for all users, but not writable."""
     for path in (root, *(p for p in root.parents if str(p).startswith("/tmp/"))):
         path.chmod(path.stat().st_mode | 0o055)
     directory.chmod(0o555)
@@ -70,7 +70,7 @@ def open_to_all(root: Path, directory: Path) -> None:
         path.chmod(0o444)
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an unprivileged user")
 
 
 def test_a_reader_changes_nothing(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_reader_changes_nothing(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_read_only_directory_is_read_at_once(tmp_path: Path) -> None:
+def test_a_read_only_directory_is_read_without_delay(tmp_path: Path) -> None:
     filled(tmp_path / "c")
     open_to_all(tmp_path, tmp_path / "c")
     begun = time.monotonic()
@@ -126,13 +126,13 @@ def test_a_log_that_was_not_merged_is_read(tmp_path: Path) -> None:
     writer = Database(default_url(tmp_path / "c"))
     Store(writer, FINDINGS).add(finding(), SMALL)
     assert (tmp_path / "c" / f"{FILE}-wal").stat().st_size > 0, "else this shows nothing"
-    shutil.copytree(tmp_path / "c", tmp_path / "copy")  # as after a kill
+    shutil.copytree(tmp_path / "c", tmp_path / "copy")  # the state after a kill
     (tmp_path / "copy" / f"{FILE}-shm").unlink()
     assert Store(Database(default_url(tmp_path / "copy")), FINDINGS).ids() == (finding().id,)
     writer.close()
 
 
-def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_not_changed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE bookmarks (url TEXT)")
     other.close()
@@ -142,7 +142,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
     assert state(tmp_path) == before
 
 
-def test_a_directory_that_is_none(tmp_path: Path) -> None:
+def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open"):
         Store(Database(default_url(tmp_path / "none")), FINDINGS).add(finding(), SMALL)
     with pytest.raises(InputError, match="unable to open"):

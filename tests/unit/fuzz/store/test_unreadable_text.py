@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of rows that cannot be read: a few lines, however many there are."""
+"""The report on unreadable rows has a few lines, for any number of rows."""
 
 from __future__ import annotations
 

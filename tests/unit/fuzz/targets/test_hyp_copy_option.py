@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the hypervisor's own copies are compared: what was asked for, and what a target has."""
+"""Whether the hypervisor's own copies are compared: the option, and the support of the target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = ("replay a.scn", "fuzz", "confirm a.scn", "minimise a.scn", "triage")
 
 @pytest.fixture
 def nothing(tmp_path: Path) -> PreparedTarget:
-    """A target whose kernel cannot be read."""
+    """Return a target whose kernel cannot be read."""
     nowhere = tmp_path / "nowhere"
     return PreparedTarget("fake", nowhere, "00" * 32, "7.3.0", "p", "1", nowhere, nowhere, nowhere, qemu=("no-qemu",))
 
@@ -32,14 +32,14 @@ def test_every_command_takes_the_option(command: str, word: str, wanted: bool | 
     assert parsed([*command.split(), *word.split()]).hyp_copy is wanted
 
 
-def test_outside_of_protected_mode_it_is_refused_before_anything_is_built() -> None:
+def test_outside_of_protected_mode_it_is_rejected_before_anything_is_built() -> None:
     with pytest.raises(InputError, match="--hyp-copy: kvm-nvhe does not run in protected mode"):
         open_targets(TargetOptions("kvm-nvhe", "spec", hyp_copy=True))
     for wanted in (None, False):
         check_option(wanted, [PLAIN, PROTECTED])
 
 
-def test_what_cannot_be_seen_is_an_error_or_is_said(nothing: PreparedTarget) -> None:
+def test_inaccessible_copies_are_an_error_or_reported(nothing: PreparedTarget) -> None:
     said: list[str] = []
     assert choose_copy(None, PLAIN, nothing, said.append) is None
     assert choose_copy(False, PROTECTED, nothing, said.append) is None

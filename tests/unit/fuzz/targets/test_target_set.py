@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A set of targets, one or two, on fake machines: when they boot, what is compared, what a loss does."""
+"""A set of one or two targets on fake machines: boots, comparisons, losses."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ELSEWHERE = replace(SUBJECT, target="other", kernel_release="6.12.0")
 
 @dataclass
 class Pair:
-    """Two fake targets, and what comparing their traces gives."""
+    """Two fake targets, and the result of comparing their traces."""
 
     one: FakeExecutor
     other: FakeExecutor
     compared: list[tuple[Trace, Trace]] = field(default_factory=list)
 
     def compare(self, scenario: Scenario, one: Trace, other: Trace) -> CheckResult:
-        """Stand in for the comparison of releases."""
+        """Return the comparison of two traces, as that of releases does."""
         self.compared.append((one, other))
         return replace(checked(OTHER), unchecked={"against: masked": 1})
 
@@ -58,11 +58,11 @@ def test_a_machine_is_booted_when_it_is_needed_and_again_after_a_loss() -> None:
         assert signatures(found.checked) == (signature(DIVERGENCE),)
         assert targets.running and fake.boots == targets.boots == 2
         targets.start()
-        assert fake.boots == 2, "it is up already"
+        assert fake.boots == 2, "it is booted already"
     assert not targets.running and fake.fresh == [True, False, True]
 
 
-def test_of_two_targets_a_machine_that_does_not_come_up_ends_the_other() -> None:
+def test_a_machine_that_does_not_boot_ends_the_other_one() -> None:
     pair, ended = Pair(FakeExecutor([]), FakeExecutor([])), list[str]()
 
     @contextmanager
@@ -111,7 +111,7 @@ def test_one_result_for_both_comparisons_has_the_first_targets_relations() -> No
     assert found.trace is found.traces[0] and len(found.traces) == 2
 
 
-def test_a_machine_to_lose_once_more_is_the_targets_own() -> None:
+def test_boot_again_boots_a_machine_of_the_same_target() -> None:
     pair = Pair(FakeExecutor([]), FakeExecutor([]))
     pair.other.fallen = FakeExecutor([])
     targets = pair.targets()

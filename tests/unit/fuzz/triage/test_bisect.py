@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.triage.bisect import Outcome, anchors, confidence, search, split_target, target_name
+from fuzz.triage.bisect import Outcome, confidence, ends_of_series, search, split_target, target_name
 from harness.vm.config import load_config
 
 
@@ -24,7 +24,7 @@ VERSIONS = [f"6.{minor}.{patch}" for minor in (1, 12, 16) for patch in range(14)
 
 
 class FakeProbe:
-    """Answers from a table and counts what it was asked."""
+    """Returns outcomes from a table and counts the requests."""
 
     def __init__(self, outcomes: Mapping[str, Outcome | None]) -> None:
         self.outcomes = outcomes
@@ -49,12 +49,12 @@ def test_the_neighbours_of_a_change_are_found_in_few_boots(change: int, broken: 
     assert len(set(probe.asked)) == len(probe.asked)
 
 
-def test_each_series_is_asked_at_both_ends() -> None:
-    assert anchors(VERSIONS) == ("6.1.0", "6.1.13", "6.12.0", "6.12.13", "6.16.0", "6.16.13")
+def test_each_series_is_run_at_both_ends() -> None:
+    assert ends_of_series(VERSIONS) == ("6.1.0", "6.1.13", "6.12.0", "6.12.13", "6.16.0", "6.16.13")
     # Fixed in the long-term series later than in the newer one.
     fixed = {*VERSIONS[10:14], *VERSIONS[20:28], *VERSIONS[28:]}
     probe = FakeProbe({v: () if v in fixed else ("host.pc",) for v in VERSIONS})
-    found = search(VERSIONS, anchors(VERSIONS), probe)
+    found = search(VERSIONS, ends_of_series(VERSIONS), probe)
     assert [(c.before, c.after) for c in found.changes] == [
         *(("6.1.9", "6.1.10"), ("6.1.13", "6.12.0"), ("6.12.5", "6.12.6")),
     ]
@@ -62,14 +62,14 @@ def test_each_series_is_asked_at_both_ends() -> None:
     assert [c.appears for c in found.changes] == [(), ("host.pc",), ()]
 
 
-def test_where_an_end_cannot_run_its_neighbour_is_asked() -> None:
+def test_the_neighbour_replaces_an_end_that_cannot_run() -> None:
     outcomes: dict[str, Outcome | None] = {v: ("host.pc",) if v < "6.12" else () for v in VERSIONS}
     outcomes |= {VERSIONS[-1]: None, VERSIONS[-2]: None}
     found = search(VERSIONS, (VERSIONS[0], VERSIONS[-1]), FakeProbe(outcomes))
     assert [(c.before, c.after) for c in found.changes] == [("6.1.13", "6.12.0")]
 
 
-def test_nothing_that_can_run_ends_the_search() -> None:
+def test_the_search_ends_if_no_kernel_can_run() -> None:
     probe = FakeProbe(dict.fromkeys(VERSIONS))
     assert search(VERSIONS, (VERSIONS[0], VERSIONS[-1]), probe).changes == ()
     assert len(probe.asked) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bisection on fake cells: which kernels are run, how often, and what is said of them."""
+"""A bisection on fake cells: which kernels are run, how often, and the output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuzz.store.findings import FINDINGS, Store
 from fuzz.triage import bisect_run
 from fuzz.triage.bisect import target_name
 from fuzz.triage.bisect_run import FLAKY_RUNS, Bisection, BisectPlan, bisect, find_story
-from fuzz.triage.matrix import CANNOT, CLEAN, DIVERGES, Cell, Work, make_case
+from fuzz.triage.matrix import CANNOT, CLEAN, DIVERGES, Cell, MatrixWork, make_case
 from harness.errors import InputError, SetupError
 from harness.findings.finding import Finding, Tries
 from harness.findings.release_history import CANNOT as CANNOT_RUN
@@ -30,13 +30,13 @@ BAD = "host.pc"
 
 
 class Machines:
-    """Answers work with cells: so many of the runs show something, by version; None: it cannot run."""
+    """Returns cells: by version, the number of runs that show a finding; None: the kernel cannot run."""
 
     def __init__(self, seen: dict[str, Callable[[int], int] | None]) -> None:
         self.seen = seen
         self.ran: list[tuple[str, int]] = []
 
-    def run_all(self, work: Sequence[Work], done: Callable[[Sequence[Cell]], None]) -> None:
+    def run_all(self, work: Sequence[MatrixWork], done: Callable[[Sequence[Cell]], None]) -> None:
         for each in work:
             self.ran.append((each.target, each.repeat))
             count = self.seen[each.target.partition("@")[2]]
@@ -74,21 +74,21 @@ def test_the_change_is_found_between_two_neighbours(monkeypatch: pytest.MonkeyPa
     assert said[0] == "1: kvm-nvhe@6.1.1-1: host.pc (2 of 2 runs)"
     lines = list(found.lines())
     assert "between 6.1.2-1 and 6.1.3-1" in lines and "  disappears: host.pc" in lines and "  (no changelog)" in lines
-    assert lines[-1].startswith("4 of 4 kernels asked, ")
+    assert lines[-1].startswith("4 of 4 kernels run, ")
     assert found.to_json()["changes"] == [
         {"before": "6.1.2-1", "after": "6.1.3-1", "appears": (), "disappears": (BAD,)}
     ]
 
 
-def test_what_shows_now_and_then_is_run_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_intermittent_finding_is_run_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = dict.fromkeys(VERSIONS, lambda runs: runs // 2)
     found, machines, _ = run(monkeypatch, seen, BisectPlan(repeat=4))
     assert [runs for _, runs in machines.ran] == [4, 4, FLAKY_RUNS, FLAKY_RUNS]
     assert found.found.changes == ()
-    assert "no change between the kernels that were asked" in list(found.lines())
+    assert "no change between the kernels that were run" in list(found.lines())
 
 
-def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_runnable_kernel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError, match="no kernel could run: no image"):
         run(monkeypatch, dict.fromkeys(VERSIONS), BisectPlan())
 
@@ -97,7 +97,7 @@ def test_nothing_that_can_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     ("plan", "why"),
     [
         (BisectPlan(good="kvm-nvhe@6.1.1-1"), "give both ends or none"),
-        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "the ends name the configuration"),
+        (BisectPlan("kvm-nvhe", "kvm-nvhe@6.1.1-1", "kvm-nvhe@6.1.3-1"), "--good and --bad name the configuration"),
         (BisectPlan(good="kvm-nvhe@6.1.1-1", bad="kvm-vhe@6.1.3-1"), "two kernels of one configuration"),
         (BisectPlan(good="kvm-nvhe", bad="kvm-nvhe"), "expected a kernel of a configuration"),
         (BisectPlan("nonsense"), "no such target"),
@@ -128,7 +128,7 @@ def test_a_findings_history_is_of_its_own_signature(monkeypatch: pytest.MonkeyPa
     }
 
 
-def test_an_alarm_is_asked_of_kernels_unless_it_wants_others_before_it(
+def test_an_alarm_is_bisected_unless_it_needs_earlier_scenarios(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store = Store(Database(default_url(tmp_path)), FINDINGS)
@@ -137,7 +137,7 @@ def test_an_alarm_is_asked_of_kernels_unless_it_wants_others_before_it(
         finding = Finding("alarm", ("warn", name), subject, (), 0, never_tried, never_tried, "2026", "it said so")
         store.add(finding, SCENARIO, texts)
         if texts:
-            with pytest.raises(InputError, match="wants scenarios that ran before it"):
+            with pytest.raises(InputError, match="needs earlier scenarios"):
                 find_story(Database(default_url(tmp_path)), finding.id)
             continue
         case, story = find_story(Database(default_url(tmp_path)), finding.id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Good, bad, cannot tell: what a replay says of one commit, and what it must not be led astray by."""
+"""The verdict on a commit from a replay: good, bad or undetermined, and what must not affect it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fuzz.paths import KEPT
-from fuzz.triage.bisect_verdict import ABORT, BAD, CANNOT_TELL, GOOD, check_signature, judge
+from fuzz.triage.bisect_verdict import ABORT, BAD, GOOD, UNDETERMINED, check_signature, commit_verdict
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.relations.divergence import Divergence
@@ -19,7 +19,7 @@ from tests.support.reports import recorded, run
 
 TARGET = "kvm-6.12-nvhe@/home/me/linux"
 PC = Divergence("switch", "pc", 8, 4, "DABT_LOW", 7, 2)
-# What is kept of 6.12: corpus/regressions/expected.toml, mmio-load-loses-sign.
+# A kept finding of 6.12: corpus/regressions/expected.toml, mmio-load-loses-sign.
 LOSES_SIGN = Divergence("host", "x5", 0xFFFFFFFF_80000000, 0x80000000, "DABT_LOW", 7, 2)
 WARN = Alarm("warn", "kvm_put_kvm", "WARNING: a.c:1", "")
 ALL_KEPT = load_regressions(KEPT)
@@ -33,14 +33,14 @@ def status_of(*items: Ran | Lost, wanted: str | None = None) -> int:
     good = tuple(item for item in items if isinstance(item, Ran))
     lost = tuple(item for item in items if isinstance(item, Lost))
     result = TargetResult(TARGET, "6.12.117", 1, 1.0, good, lost)
-    return judge([result], wanted, ALL_KEPT).status
+    return commit_verdict([result], wanted, ALL_KEPT).status
 
 
 def test_a_signature() -> None:
     assert status_of(ran(PC), wanted="switch.pc/DABT_LOW") == BAD
     assert status_of(ran(PC), wanted="switch.pc/*") == BAD
     assert status_of(ran(PC), wanted="switch.pc") == GOOD, "another signature"
-    assert status_of(ran(LOSES_SIGN), wanted="switch.pc/DABT_LOW") == GOOD, "what else the file shows does not matter"
+    assert status_of(ran(LOSES_SIGN), wanted="switch.pc/DABT_LOW") == GOOD, "other signatures are irrelevant"
     assert status_of(ran(), ran(PC), ran(), wanted="switch.pc/DABT_LOW") == BAD, "one of several runs"
     assert status_of(ran(alarms=(WARN,)), wanted="warn.kvm_put_kvm") == BAD
 
@@ -53,36 +53,36 @@ def test_another_cause_is_another_signature() -> None:
     assert status_of(ran(other)) == BAD, "it is new"
 
 
-def test_without_a_signature_what_is_kept_is_good() -> None:
-    assert status_of(ran(LOSES_SIGN)) == GOOD, "kept findings of the target that the tree is like"
+def test_without_a_signature_kept_findings_are_good() -> None:
+    assert status_of(ran(LOSES_SIGN)) == GOOD, "kept findings of the target with the nearest version"
     assert status_of(ran(LOSES_SIGN, PC)) == BAD
     assert status_of(ran(alarms=(WARN,))) == BAD
     assert status_of(ran()) == GOOD
 
 
-def test_what_decides_nothing() -> None:
+def test_undetermined_commits() -> None:
     unbooted = Lost(None, "kernel panicked", "")
     lost = Lost(ran().job, "kernel panicked", "[ 1.0] nVHE hyp panic at: [<ffff800080dcf168>] f+0x30/0x30!\n")
-    assert status_of(unbooted, wanted="switch.pc/DABT_LOW") == CANNOT_TELL
-    assert status_of(ran(), lost, wanted="switch.pc/DABT_LOW") == CANNOT_TELL
-    assert status_of(ran(PC), lost, wanted="switch.pc/DABT_LOW") == BAD, "it was seen"
-    assert status_of(ran(status="runaway"), wanted="switch.pc/DABT_LOW") == CANNOT_TELL
-    assert status_of(wanted="switch.pc/DABT_LOW") == CANNOT_TELL
+    assert status_of(unbooted, wanted="switch.pc/DABT_LOW") == UNDETERMINED
+    assert status_of(ran(), lost, wanted="switch.pc/DABT_LOW") == UNDETERMINED
+    assert status_of(ran(PC), lost, wanted="switch.pc/DABT_LOW") == BAD, "it was shown"
+    assert status_of(ran(status="runaway"), wanted="switch.pc/DABT_LOW") == UNDETERMINED
+    assert status_of(wanted="switch.pc/DABT_LOW") == UNDETERMINED
     assert status_of(lost, wanted="el2-panic/*") == BAD
-    assert status_of(unbooted, wanted="el2-panic/*") == CANNOT_TELL, "a kernel that does not boot shows nothing"
+    assert status_of(unbooted, wanted="el2-panic/*") == UNDETERMINED, "a kernel that does not boot shows nothing"
 
 
 @pytest.mark.parametrize("wrong", ["", "host.x5/DABT_LOW", "nonsense.pc", "pc"])
-def test_a_signature_that_nothing_shows_is_a_mistake(wrong: str) -> None:
+def test_a_malformed_signature_is_an_error(wrong: str) -> None:
     with pytest.raises(InputError) as caught:
         check_signature(wrong)
     assert caught.value.where == "--signature"
 
 
 @pytest.mark.parametrize("row", [text for row in ALL_KEPT for text in row.signatures][:40])
-def test_every_kept_signature_may_be_asked_for(row: str) -> None:
+def test_every_kept_signature_is_accepted(row: str) -> None:
     assert check_signature(row) == row
 
 
 def test_statuses_are_those_of_git() -> None:
-    assert (GOOD, BAD, CANNOT_TELL) == (0, 1, 125) and ABORT > 127
+    assert (GOOD, BAD, UNDETERMINED) == (0, 1, 125) and ABORT > 127

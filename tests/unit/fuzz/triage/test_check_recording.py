@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings of KVM's selftests and of a program that shows an erratum: what the check says of them."""
+"""Checks of recordings of KVM's selftests, and of a program that shows an erratum."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BANKED = "reset-keeps-banked-registers"
 
 
 def quiet(line: str) -> None:
-    """Show no progress."""
+    """Ignore a line of progress."""
 
 
 @pytest.mark.parametrize("path", SELFTESTS, ids=lambda path: path.stem)
-def test_nothing_new_is_in_a_selftest_of_kvm(path: Path) -> None:
+def test_selftests_of_kvm_show_nothing_new(path: Path) -> None:
     report = check_file(path, LEVELS, quiet)
     assert not report.new
     assert {name for names in report.like.values() for name in names} == ({BANKED} if "vpmu" in path.stem else set())
@@ -38,7 +38,7 @@ def test_nothing_new_is_in_a_selftest_of_kvm(path: Path) -> None:
 
 
 def lose_an_instruction(path: Path, out: Path) -> None:
-    """Write a recording in which KVM goes on behind the first access to memory below 1 GiB."""
+    """Write a recording in which KVM skips the first access to memory below 1 GiB."""
     reader = Reader(path)
     with create(out, reader.head) as writer:
         before: Switch | None = None
@@ -57,7 +57,7 @@ def lose_an_instruction(path: Path, out: Path) -> None:
         writer.end(reader.end.status, reader.end.code, 0, 0)
 
 
-def test_a_touch_that_loses_its_instruction_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_skipped_access_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = next(path for path in SELFTESTS if path.stem == "psci_test")
     out, found = tmp_path / "lost.trace", tmp_path / "found.trace"
     lose_an_instruction(source, out)
@@ -72,7 +72,7 @@ def test_a_touch_that_loses_its_instruction_is_new(tmp_path: Path, capsys: pytes
     capsys.readouterr()
 
 
-def test_what_is_kept_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+def test_kept_findings_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
     path = next(path for path in SELFTESTS if "vpmu" in path.stem)
     assert main(["recording", "check", str(path), "--json"]) == 1
     (report,) = json.loads(capsys.readouterr().out)["recordings"]

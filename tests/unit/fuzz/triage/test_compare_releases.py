@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios on two targets: what differs in any run counts once, and in how many runs it was there."""
+"""Scenarios on two targets: a difference of any run is listed once, with its number of runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.fake_worker import DIVERGENCE, SCENARIO, checked
 
 OTHER = DIVERGENCE._replace(register="x4")
 LATER = DIVERGENCE._replace(event=9)
-"""The same one, behind an interrupt more."""
+"""The same difference, after one more interrupt."""
 
 
-def test_what_differs_in_any_run_counts_once() -> None:
+def test_a_difference_of_any_run_counts_once() -> None:
     answers = [checked(DIVERGENCE), checked(), checked(LATER, OTHER)]
     asked: list[Scenario] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confirming and minimising a file on a fake target that always records the same trace; a campaign's plan."""
+"""Confirm and minimise a file on a fake target that always records the same trace."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ONCE = ConfirmPlan(runs=2, boots=1, emulators=False)
 
 
 class Recorded:
-    """A target that records the same trace, whatever it runs."""
+    """A target that records the same trace for every scenario."""
 
     def __init__(self, trace: Trace = TRACE) -> None:
         self.subject, self.trace = SUBJECT, trace
@@ -72,7 +72,7 @@ class Recorded:
 
 
 class Targets(TargetSet[Recorded]):
-    """A set that says whether it has the hypervisor's own vCPUs."""
+    """A set with the attribute ``has_hyp_copy``."""
 
     has_hyp_copy = True
 
@@ -103,7 +103,7 @@ def test_every_divergence_is_classified(target: Recorded) -> None:
     assert as_json(found[0])["signature"] == signature_text(wanted[0])
 
 
-def test_one_divergence_may_be_asked_for(target: Recorded) -> None:
+def test_one_divergence_can_be_selected(target: Recorded) -> None:
     last = keys(target)[-1]
     (found,) = confirm(OPTIONS, FILE, signature_text(last), ONCE, ignore)
     assert found.signature == last
@@ -111,17 +111,15 @@ def test_one_divergence_may_be_asked_for(target: Recorded) -> None:
         confirm(OPTIONS, FILE, "nonsense", ONCE, ignore)
 
 
-def test_other_emulators_are_tried_when_the_machine_has_ended(
-    target: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_emulators_are_run_after_the_machine_has_ended(target: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def measure(sweep: Any, queries: Any, here: Any, say: Callable[[str], None]) -> Any:
         asked.append((sweep, len(queries)))
         return tuple((EmulatorResult("max", Tries(0, 10)),) for _ in queries)
 
-    monkeypatch.setattr(confirming, "measure", measure)
-    monkeypatch.setattr(confirming, "places", lambda config, here: ("max",))
+    monkeypatch.setattr(confirming, "measure_on_emulators", measure)
+    monkeypatch.setattr(confirming, "emulator_names", lambda config, here: ("max",))
     monkeypatch.setattr(confirming, "emulators_here", lambda: [SimpleNamespace(name="qemu-7.2")])
     said: list[str] = []
     found = confirm(OPTIONS, FILE, None, ConfirmPlan(1, 0, emulators=True), said.append)
@@ -131,16 +129,16 @@ def test_other_emulators_are_tried_when_the_machine_has_ended(
     assert said[0] == "trying max" and "the only QEMU here" in said[1]
 
 
-def test_two_targets_are_not_moved_to_other_emulators(target: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_targets_are_not_run_on_other_emulators(target: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(confirming, "measure", never)
+    monkeypatch.setattr(confirming, "measure_on_emulators", never)
     pair = TargetOptions("fake", "spec", against="other")
     assert confirm(pair, FILE, None, ConfirmPlan(1, 0, emulators=True), ignore)
 
 
-def test_nothing_unexplained_is_nothing(target: Recorded) -> None:
+def test_nothing_unexplained_gives_no_result(target: Recorded) -> None:
     target.trace = Trace((), "ok", 0, False)
     assert confirm(OPTIONS, FILE, None, ONCE, ignore) == ()
     with pytest.raises(InputError, match="nothing to minimise"):
@@ -190,7 +188,7 @@ def test_a_lost_machine_shows_nothing_and_is_booted_again(monkeypatch: pytest.Mo
             it.reproduces(SCENARIO, KEY)
 
 
-def test_a_run_that_did_not_end_well_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_an_error_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeExecutor([checked(DIVERGENCE, status="hang")])
     with targets_of(fake) as it:
         assert not it.reproduces(SCENARIO, KEY)
@@ -211,5 +209,5 @@ def test_an_alarm_is_confirmed_in_fresh_machines_alone(monkeypatch: pytest.Monke
     assert len(least.scenario.steps) == 1
 
 
-def test_an_alarm_that_does_not_come_back_is_flaky() -> None:
+def test_an_alarm_that_is_not_reproduced_is_flaky() -> None:
     assert alarm_verdict((Stage("fresh_qemu", Tries(0, 3)),)).name == "flaky"

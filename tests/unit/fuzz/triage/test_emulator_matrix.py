@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix over emulators: every difference has an explanation, or says that it has none."""
+"""A matrix over emulators: every difference is shown with its explanation, or marked as unexplained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.triage.emulator_matrix import EmulatorTable, Explained, read_explained
+from fuzz.triage.emulator_matrix import EmulatorTable, ExplainedDifference, read_explained_differences
 from fuzz.triage.matrix import CLEAN, DIVERGES, Cell
 from harness.errors import InputError
 from harness.vm.config import PROJECT
@@ -17,12 +17,12 @@ def cell(target: str, scenario: str, *findings: str) -> Cell:
     return Cell(target, scenario, "", DIVERGES if findings else CLEAN, findings)
 
 
-def test_a_difference_has_an_explanation_or_says_so() -> None:
+def test_a_difference_has_an_explanation_or_is_marked() -> None:
     own, other, qemu = "kvm-vhe%qemu-7.2%cortex-a76", "kvm-vhe%qemu-7.2%max", "kvm-vhe%qemu-10.0%cortex-a76"
     cells = [cell(target, "same", "host.pc") for target in (own, other, qemu)]
     cells += [cell(own, "cpu"), cell(other, "cpu", "switch.pstate"), cell(qemu, "cpu")]
     cells += [cell(own, "qemu", "host.x0"), cell(other, "qemu", "host.x0"), cell(qemu, "qemu")]
-    rows = (Explained(("cpu",), ("*%max",), "it has more of them", "a manual"),)
+    rows = (ExplainedDifference(("cpu",), ("*%max",), "it has more of them", "a manual"),)
     by_place = {(c.target, c.scenario): c for c in cells}
     table = EmulatorTable(by_place, (other, own, qemu), ["same", "cpu", "qemu"], rows)
     text = "\n".join(table.lines()).replace("\n    ", " ")
@@ -37,12 +37,12 @@ def test_a_difference_has_an_explanation_or_says_so() -> None:
 
 
 def test_the_projects_own_explanations(tmp_path: Path) -> None:
-    rows = read_explained(PROJECT / "corpus" / "emulators.toml")
+    rows = read_explained_differences(PROJECT / "corpus" / "emulators.toml")
     names = {path.stem for path in (PROJECT / "corpus").glob("*/*.scn")}
     assert rows and all(set(row.scenarios) <= names and row.why and row.source for row in rows)
     (tmp_path / "wrong.toml").write_text("[[difference]]\nwhy = 1\n")
     with pytest.raises(InputError, match="no list of differences"):
-        read_explained(tmp_path / "wrong.toml")
+        read_explained_differences(tmp_path / "wrong.toml")
 
 
 def test_the_page_of_emulators_explains_every_difference() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a campaign kept is tried on other emulators once, and only where there is a second QEMU."""
+"""A campaign's findings are run on other emulators once, and only if a second QEMU is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SWEEP = EmulatorSweep(load_config("kvm-nvhe"), TargetOptions("kvm-nvhe", "spec")
 FOUND = (EmulatorResult("max", Tries(2, 2)),)
 
 
-def test_each_confirmed_divergence_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_confirmed_divergence_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database, said, tried = filled(tmp_path), list[str](), list[EmulatorQuery]()
 
     def measure(
@@ -34,13 +34,13 @@ def test_each_confirmed_divergence_is_tried_once(tmp_path: Path, monkeypatch: py
         tried.extend(asked)
         return [FOUND] * len(asked)
 
-    monkeypatch.setattr(kept_on_emulators, "measure", measure)
+    monkeypatch.setattr(kept_on_emulators, "measure_on_emulators", measure)
     assert kept_on_emulators.measure_kept(database, SUBJECT, SWEEP, HERE[:1], said.append) == 0
-    assert len(said) == 1 and "there is none here" in said[0] and not tried
+    assert len(said) == 1 and "none is installed" in said[0] and not tried
     count = kept_on_emulators.measure_kept(database, SUBJECT, SWEEP, HERE, said.append)
     assert count == len(tried) > 0 and f"trying {count} divergences" in said[1]
     store = Store(database, FINDINGS)
     measured = [id_ for id_ in store.ids() if story_of(store, id_).kept.elsewhere == FOUND]
     assert len(measured) == count
     assert kept_on_emulators.measure_kept(database, SUBJECT, SWEEP, HERE, said.append) == 0
-    assert len(said) == 2, "nothing is left to try"
+    assert len(said) == 2, "no divergence is left to run"

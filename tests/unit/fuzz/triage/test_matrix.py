@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix on fake machines: verdicts, what is kept, and what is asked."""
+"""A matrix on fake machines: verdicts, stored results, and patterns of targets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fuzz.triage.matrix import (
     LOST,
     Case,
     Cell,
-    Results,
-    Work,
+    MatrixResults,
+    MatrixWork,
     load_cases,
     make_case,
     match_targets,
@@ -53,7 +53,7 @@ CONFIG = load_config("kvm-nvhe")
 
 
 class FakeMachine:
-    """Answers each run with the next of its traces; None: it is lost."""
+    """Returns the next of its traces for each run; None: the machine is lost."""
 
     def __init__(self, answers: Sequence[Trace | None]) -> None:
         self.answers = list(answers)
@@ -93,7 +93,7 @@ QUIET = Trace((), "ok", 0, False)
 
 def cells(machine: FakeMachine, *names: str, repeat: int = 1) -> list[Cell]:
     cases = tuple(Case(name, CASE.key, CASE.scenario) for name in names)
-    return list(run_cases(Work("fake", cases, repeat), TargetSet([machine])))
+    return list(run_cases(MatrixWork("fake", cases, repeat), TargetSet([machine])))
 
 
 def test_one_boot_for_all_and_another_after_a_loss() -> None:
@@ -115,15 +115,17 @@ def test_repetitions_are_counted() -> None:
     assert (cell.verdict, cell.seen, cell.runs) == (DIVERGES, 1, 3)
 
 
-def test_a_run_that_did_not_end_is_no_verdict() -> None:
+def test_a_run_that_did_not_end_counts_as_lost() -> None:
     (cell,) = cells(FakeMachine([Trace((), "stuck", 0, False)]), "a")
     assert (cell.verdict, cell.why) == (LOST, "the run ended with status stuck")
 
 
-def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> None:
+def test_results_are_stored_and_only_missing_cells_are_run(tmp_path: Path) -> None:
     path = tmp_path / "new" / "matrix.json"
-    assert read_results(path) == Results({})
-    results = Results({}).with_cells([Cell("t1", "mixture", CASE.key, DIVERGES, ("host.pc",), 1, 1, "", {"why": 2})])
+    assert read_results(path) == MatrixResults({})
+    results = MatrixResults({}).with_cells(
+        [Cell("t1", "mixture", CASE.key, DIVERGES, ("host.pc",), 1, 1, "", {"why": 2})]
+    )
     write_results(path, results)
     assert read_results(path) == results
     assert results.missing(["t1", "t2"], [CASE]) == {"t2": (CASE,)}
@@ -131,14 +133,14 @@ def test_results_are_kept_and_only_what_is_missing_is_run(tmp_path: Path) -> Non
     assert set(results.missing(["t1", "t2"], [changed])) == {"t1", "t2"}
     document = json.loads(path.read_bytes())
     path.write_text(json.dumps({**document, "format": 0}))
-    assert read_results(path) == Results({})
+    assert read_results(path) == MatrixResults({})
     for other in ('{"format": 1}', '{"format": 1, "cells": [{}]}', "[]", "notes", "[" * 100_000):
         path.write_text(other)
         with pytest.raises(InputError, match="not results of `shadowfuzz kernels matrix`"):
             read_results(path)
 
 
-def test_the_command_that_a_page_names() -> None:
+def test_the_command_in_a_page() -> None:
     args = parsed(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
     wanted = "shadowfuzz kernels matrix corpus/seeds a.scn --target 'kvm-*@*' --missing --deterministic --markdown"
     assert plan_of(args).command("--markdown") == wanted
@@ -158,23 +160,23 @@ def test_build_directories_are_targets_like_others(tmp_path: Path) -> None:
     name = f"kvm-6.12-nvhe@{tree}"
     assert match_targets(["kvm-nvhe@*", str(tree)], kernels) == ("kvm-nvhe@6.12.117-1", name)
     assert match_targets([f"kvm-vhe@{tree}%max"], kernels) == (f"kvm-vhe@{tree}%max",)
-    ran = Results({}).with_cells(
+    ran = MatrixResults({}).with_cells(
         [Cell(name, CASE.name, CASE.key, "clean"), Cell("kvm-vhe", CASE.name, CASE.key, "clean")]
     )
-    assert ran.missing([name, "kvm-vhe"], [CASE]) == {name: (CASE,)}, "it may hold another kernel by now"
+    assert ran.missing([name, "kvm-vhe"], [CASE]) == {name: (CASE,)}, "it may have another kernel now"
 
 
 def test_cases_of_files() -> None:
     assert load_cases([GOLDEN / "mixture.scn"]) == (CASE,)
 
 
-def test_an_alarm_is_a_cell_of_its_own_and_hides_none() -> None:
-    """Each run of it has a machine of its own, and so has the next case that would make the kernel say the same."""
+def test_an_alarm_hides_no_later_alarm() -> None:
+    """Each run of it uses a fresh machine, and so does the next case, which may raise the same alarm."""
     target = Complaining()
     cases = tuple(
         Case(name, name, scenario) for name, scenario in (("a", LARGE), ("b", COMPLAINING_QUIET), ("c", LARGE))
     )
-    found = list(run_cases(Work("fake", cases, 2), TargetSet([target])))
+    found = list(run_cases(MatrixWork("fake", cases, 2), TargetSet([target])))
     assert [(cell.verdict, cell.findings, cell.seen, cell.runs) for cell in found] == [
         (DIVERGES, ("warn.handle_smc",), 2, 2),
         (CLEAN, (), 0, 2),

@@ -8,7 +8,7 @@ from fuzz.triage.matrix import (
     CLEAN,
     DIVERGES,
     Cell,
-    Results,
+    MatrixResults,
 )
 from fuzz.triage.matrix_text import Table, markdown, order
 from harness.findings.regressions import Regression
@@ -24,19 +24,19 @@ def test_the_table_and_the_history_of_each_divergence() -> None:
         *(fake_cell("c@6.12.1-1", CANNOT, why="no headers"), fake_cell("c@6.16.1-1", DIVERGES, "host.pc", "host.xN")),
         *(fake_cell("c@7.0.1-1", CLEAN), fake_cell("c@7.3.1-1", DIVERGES, "host.pc")),
     ]
-    results = Results({}).with_cells(rows).with_cells([Cell(row.target, "calm", "k", CLEAN) for row in rows])
+    results = MatrixResults({}).with_cells(rows).with_cells([Cell(row.target, "calm", "k", CLEAN) for row in rows])
     table = Table(results.cells, [row.target for row in rows], ["s", "calm"])
     text = "\n".join(table.lines())
     assert "s  AA  -    B    .   A\n" in text
     assert "1 more scenarios are clean on all of them" in text
     assert "A host.pc" in text and "B host.pc, host.xN" in text and "- no headers (c@6.12.1-1)" in text
-    # What cannot run neither ends nor begins a stretch.
+    # A kernel that cannot run neither ends nor begins a range.
     assert list(table.history()) == [
         ("c", "host.pc", [("6.1.9-1", "6.16.1-1"), ("7.3.1-1", "7.3.1-1")]),
         ("c", "host.xN", [("6.16.1-1", "6.16.1-1")]),
     ]
     shows = ("host.pc/WFX", "host.lr/WFX")
-    findings = (Regression("wrong-pc", "PC is wrong.", "Nobody knows.", "kvm", "none", ("c",), shows, ("s",)),)
+    findings = (Regression("wrong-pc", "PC is wrong.", "Unknown.", "kvm", "none", ("c",), shows, ("s",)),)
     page = markdown(table, "shadowfuzz kernels matrix x", findings)
     assert "| `wrong-pc` | c, 6 kernels | 6.1.9-1 to 6.16.1-1, 7.3.1-1 |" in page
     assert "| c | `host.pc` | 6.1.9-1 to 6.16.1-1, 7.3.1-1 |" in page

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Minimisation of what runs away."""
+"""Minimisation of scenarios that run away, and of alarms."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def targets_of(fake: FakeExecutor, subject: Subject = SUBJECT) -> TargetSet[Fake
     return TargetSet([fake])
 
 
-def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An abort that never comes is a guest that exits for ever; from one that ends, no way leads there."""
+def test_a_runaway_scenario_is_minimised_to_a_runaway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenario exits without end; a scenario that ends is not accepted as a simpler one."""
     large = Scenario("Large.", (), (Step("hvc", (3,)), Step("wfi")))
     for status, steps in (("runaway", 0), ("ok", 2)):
         fake = FakeExecutor([checked(DIVERGENCE, status=status)] * 3 + [checked(DIVERGENCE, status="runaway")] * 100)
@@ -31,7 +31,7 @@ def test_what_runs_away_is_minimised_to_what_does_so_too(monkeypatch: pytest.Mon
             assert len(minimise_on(it, large, KEY).scenario.steps) == steps
 
 
-def test_an_alarm_that_shows_once_a_boot_is_minimised() -> None:
+def test_an_alarm_that_occurs_once_per_boot_is_minimised() -> None:
     target = Complaining()
     with TargetSet([target]) as it:
         least = minimise_on(it, LARGE, WARNING.signature)
@@ -39,6 +39,6 @@ def test_an_alarm_that_shows_once_a_boot_is_minimised() -> None:
     assert least.scenario.about == "The least that shows warn.handle_smc."
 
 
-def test_what_shows_no_such_alarm_is_not_minimised_for_it() -> None:
-    with TargetSet([Complaining()]) as it, pytest.raises(InputError, match="only now and then"):
+def test_a_scenario_without_the_alarm_is_not_minimised() -> None:
+    with TargetSet([Complaining()]) as it, pytest.raises(InputError, match=r"not show .* in every run"):
         minimise_on(it, LARGE, ("warn", "another"))

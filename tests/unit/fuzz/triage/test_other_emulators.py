@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Divergences on other emulators: where they are tried, and what counts as the same."""
+"""Divergences on other emulators: the list of emulators, and which divergences count as the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from fuzz.targets.options import TargetOptions
 from fuzz.triage import other_emulators
 from fuzz.triage.matrix import emulations, match_targets
-from fuzz.triage.other_emulators import EmulatorQuery, compare, places, variant
+from fuzz.triage.other_emulators import EmulatorQuery, compare_runs, emulator_names, variant
 from harness.errors import InputError
 from harness.findings.checked import signature
 from harness.findings.finding import Tries
@@ -21,12 +21,12 @@ HERE = (Emulator("7.2.22", ("qemu",)), Emulator("10.0.2", ("other",)))
 KEY = signature(DIVERGENCE)
 
 
-def test_places_are_the_other_cpus_of_the_mode_and_the_other_qemus() -> None:
-    nvhe = places(load_config("kvm-nvhe"), HERE)
+def test_emulators_are_the_other_cpus_of_the_mode_and_the_other_qemus() -> None:
+    nvhe = emulator_names(load_config("kvm-nvhe"), HERE)
     assert "cortex-a72" not in nvhe and {"cortex-a53", "cortex-a76", "max"} < set(nvhe) and nvhe[-1] == "qemu-10.0"
-    assert places(load_config("kvm-vhe"), HERE) == ("neoverse-n1", "max", "qemu-10.0")
-    assert places(load_config("kvm-vhe%qemu-10.0%max"), HERE) == ("cortex-a76", "neoverse-n1", "qemu-7.2")
-    assert places(load_config("kvm-vhe"), HERE[:1]) == ("neoverse-n1", "max")
+    assert emulator_names(load_config("kvm-vhe"), HERE) == ("neoverse-n1", "max", "qemu-10.0")
+    assert emulator_names(load_config("kvm-vhe%qemu-10.0%max"), HERE) == ("cortex-a76", "neoverse-n1", "qemu-7.2")
+    assert emulator_names(load_config("kvm-vhe"), HERE[:1]) == ("neoverse-n1", "max")
 
 
 def test_the_same_divergence_has_the_same_values() -> None:
@@ -34,16 +34,16 @@ def test_the_same_divergence_has_the_same_values() -> None:
     other = frozenset({("x1", 0, "0x1", "0x2")})
     assert len(one) == 1 and variant(checked(), KEY) == frozenset()
     exact = EmulatorQuery(SCENARIO, KEY, frozenset({one}))
-    assert compare("max", exact, [one, other, frozenset()]) == EmulatorResult("max", Tries(1, 3), changed=1)
+    assert compare_runs("max", exact, [one, other, frozenset()]) == EmulatorResult("max", Tries(1, 3), changed=1)
     loose = EmulatorQuery(SCENARIO, KEY, frozenset({one, other}))
     third = frozenset({("x1", 0, "0x1", "0x3")})
-    assert compare("max", loose, [one, third, frozenset()]) == EmulatorResult("max", Tries(2, 3)), (
+    assert compare_runs("max", loose, [one, third, frozenset()]) == EmulatorResult("max", Tries(2, 3)), (
         "its values vary anyway"
     )
-    assert compare("max", exact, []).why == "no run ended well"
+    assert compare_runs("max", exact, []).why == "no run ended without an error"
 
 
-def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_emulator_that_does_not_boot_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
         raise InputError("target", None, "is gone")
 
@@ -51,7 +51,7 @@ def test_a_place_that_does_not_come_up_is_not_measured(monkeypatch: pytest.Monke
     asked = [EmulatorQuery(SCENARIO, KEY, frozenset())] * 2
     said: list[str] = []
     sweep = other_emulators.EmulatorSweep(load_config("kvm-vhe"), TargetOptions("kvm-vhe", "spec"))
-    rows = other_emulators.measure(sweep, asked, HERE, said.append)
+    rows = other_emulators.measure_on_emulators(sweep, asked, HERE, said.append)
     assert len(rows) == 2 and len(said) == 3
     assert all(place.same == Tries(0, 0) and "is gone" in place.why for row in rows for place in row)
 

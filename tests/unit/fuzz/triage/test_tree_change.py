@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one kernel does otherwise than another, on fake machines: what has to come twice, and what a loss says."""
+"""Differences between a kernel and its base on fake machines: they must occur twice; losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fuzz.targets.target_set import TargetSet
-from fuzz.triage.tree_change import Change, Group, Shown, show, summarise
+from fuzz.triage.tree_change import KernelChange, ScenarioChange, SignatureGroup, compare_scenario, summarise
 from harness.errors import VmLost
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import signature_text
@@ -22,22 +22,22 @@ ONE, TWO = (signature_text(signature(d)) for d in (DIVERGENCE, OTHER))
 PANIC = "[ 1.0] nVHE hyp panic at: [<ffff800080dcf168>] f+0x30/0x30!\n"
 
 
-def shown(kernel: FakeExecutor, base: FakeExecutor, *compared: CheckResult) -> Shown:
+def shown(kernel: FakeExecutor, base: FakeExecutor, *compared: CheckResult) -> ScenarioChange:
     answers = list(compared)
 
     def compare(_scenario: Scenario, _one: Trace, _other: Trace) -> CheckResult:
         return answers.pop(0) if answers else checked()
 
     with TargetSet([kernel, replace(base, subject=BASE)], compare) as targets:
-        return show(targets, "s", SCENARIO)
+        return compare_scenario(targets, "s", SCENARIO)
 
 
 def machine(*answers: Answer, fallen: FakeExecutor | None = None) -> FakeExecutor:
     return FakeExecutor(list(answers), fallen=fallen)
 
 
-def test_what_only_one_of_them_shows() -> None:
-    assert shown(machine(), machine()) == Shown("s")
+def test_problems_of_one_kernel_only() -> None:
+    assert shown(machine(), machine()) == ScenarioChange("s")
     bad = checked(DIVERGENCE)
     assert shown(machine(bad, bad), machine()).new == {ONE}
     assert shown(machine(), machine(bad, bad)).fixed == {ONE}
@@ -45,7 +45,7 @@ def test_what_only_one_of_them_shows() -> None:
     assert (both.differs, both.same) == (False, {ONE})
 
 
-def test_what_does_not_come_twice_is_nothing() -> None:
+def test_a_difference_that_is_not_reproduced_is_ignored() -> None:
     kernel = machine(checked(DIVERGENCE), checked())
     assert not shown(kernel, machine()).differs
     assert kernel.fresh == [True, True]
@@ -53,7 +53,7 @@ def test_what_does_not_come_twice_is_nothing() -> None:
     assert shown(machine(), machine(), checked(OTHER), checked(OTHER)).changed == {TWO}
 
 
-def test_an_early_end_and_a_complaint_are_problems() -> None:
+def test_an_early_end_and_an_alarm_are_problems() -> None:
     stuck = checked(status="stuck")
     assert shown(machine(stuck, stuck), machine()).new == {"ends: stuck"}
     kernel = machine()
@@ -83,17 +83,17 @@ def test_a_machine_that_is_lost() -> None:
 def test_the_sum() -> None:
     found = summarise(
         [
-            Shown("a", new=frozenset({"x"}), changed=frozenset({"c"})),
-            Shown("b", new=frozenset({"x", "y"}), fixed=frozenset({"hidden"})),
-            Shown("c", fixed=frozenset({"z"}), intended=frozenset({"i"})),
-            Shown("d", changed=frozenset({"c"}), intended=frozenset({"i"})),
-            Shown("e", same=frozenset({"s"})),
+            ScenarioChange("a", new=frozenset({"x"}), changed=frozenset({"c"})),
+            ScenarioChange("b", new=frozenset({"x", "y"}), fixed=frozenset({"hidden"})),
+            ScenarioChange("c", fixed=frozenset({"z"}), intended=frozenset({"i"})),
+            ScenarioChange("d", changed=frozenset({"c"}), intended=frozenset({"i"})),
+            ScenarioChange("e", same=frozenset({"s"})),
         ]
     )
-    assert found.new == (Group("x", ("a", "b")), Group("y", ("b",)))
-    assert found.fixed == (Group("z", ("c",)),)
-    assert found.changed == (Group("c", ("d",)),), "not where a problem explains it"
-    assert (found.same, found.intended) == ((Group("s", ("e",)),), {"i": 2})
+    assert found.new == (SignatureGroup("x", ("a", "b")), SignatureGroup("y", ("b",)))
+    assert found.fixed == (SignatureGroup("z", ("c",)),)
+    assert found.changed == (SignatureGroup("c", ("d",)),), "not if a problem explains it"
+    assert (found.same, found.intended) == ((SignatureGroup("s", ("e",)),), {"i": 2})
     assert found.text == "2 new problems, 1 fixed, 1 other change"
-    assert summarise([Shown("a", same=frozenset({"s"}))]).text == "no change"
-    assert Change((), (Group("z", ("c",)),), (), (), {}).text == "1 fixed"
+    assert summarise([ScenarioChange("a", same=frozenset({"s"}))]).text == "no change"
+    assert KernelChange((), (SignatureGroup("z", ("c",)),), (), (), {}).text == "1 fixed"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checked kernel in each of its forms: one screen, JSON, JUnit."""
+"""The report on a checked kernel: text, JSON, JUnit."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from fuzz.paths import KEPT as EXPECTED
-from fuzz.triage.tree_change import Shown
-from fuzz.triage.tree_check import Checked
+from fuzz.triage.tree_change import ScenarioChange
+from fuzz.triage.tree_check import TreeCheck
 from fuzz.triage.tree_report import report_json, report_junit, report_lines
 from harness.findings.finding import Subject
 from harness.findings.regressions import load_regressions
 
 KERNEL = Subject("kvm-6.12-nvhe@/home/me/linux", "6.12.117-mine", "ab" * 32, "spec")
 BASE = Subject("kvm-6.12-nvhe", "6.12.117+deb12-cloud-arm64", "cd" * 32, "spec")
-NOTHING = Checked(KERNEL, BASE, (Shown("a"), Shown("b")), (), 0, 12.3, (), known=load_regressions(EXPECTED))
+NOTHING = TreeCheck(
+    KERNEL, BASE, (ScenarioChange("a"), ScenarioChange("b")), (), 0, 12.3, (), known=load_regressions(EXPECTED)
+)
 KEPT = "host.xN/DABT_LOW"
 MUCH = replace(
     NOTHING,
     corpus=(
-        Shown("a", new=frozenset(f"host.r{i}/HVC64" for i in range(20))),
-        Shown("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1/HVC64"})),
-        Shown("c", changed=frozenset({"against.x2/HVC64"}), intended=frozenset({"row"})),
+        ScenarioChange("a", new=frozenset(f"host.r{i}/HVC64" for i in range(20))),
+        ScenarioChange("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1/HVC64"})),
+        ScenarioChange("c", changed=frozenset({"against.x2/HVC64"}), intended=frozenset({"row"})),
     ),
-    campaign=(Shown("divergence-1", new=frozenset({"switch.pc"})),),
+    campaign=(ScenarioChange("divergence-1", new=frozenset({"switch.pc"})),),
     scenarios=1234,
     undecided=(("odd", "both were lost\x1b"),),
 )
@@ -37,7 +39,7 @@ def test_nothing_changed() -> None:
     assert NOTHING.exit_status == 0
 
 
-def test_one_screen_whatever_is_found() -> None:
+def test_the_text_always_fits_one_screen() -> None:
     lines = list(report_lines(MUCH))
     assert len(lines) <= 24 and not any("\x1b" in line for line in lines)
     assert "fixed          1" in lines
@@ -47,18 +49,16 @@ def test_one_screen_whatever_is_found() -> None:
     assert lines[-1] == "21 new problems, 1 fixed, 1 other change"
 
 
-def test_what_was_left_out() -> None:
+def test_skipped_scenarios_are_reported() -> None:
     assert "not run        200 scenarios and the campaign: enough differs" in report_lines(replace(MUCH, left=200))
 
 
-def test_what_is_a_failure() -> None:
+def test_exit_statuses() -> None:
     assert MUCH.exit_status == 1
-    assert (
-        replace(NOTHING, corpus=(Shown("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1"})),)).exit_status
-        == 0
-    )
-    assert replace(NOTHING, corpus=(Shown("c", intended=frozenset({"row"})),)).exit_status == 0
-    assert replace(NOTHING, corpus=(Shown("c", changed=frozenset({"against.x1"})),)).exit_status == 1
+    fixed = ScenarioChange("b", fixed=frozenset({KEPT}), changed=frozenset({"against.x1"}))
+    assert replace(NOTHING, corpus=(fixed,)).exit_status == 0
+    assert replace(NOTHING, corpus=(ScenarioChange("c", intended=frozenset({"row"})),)).exit_status == 0
+    assert replace(NOTHING, corpus=(ScenarioChange("c", changed=frozenset({"against.x1"})),)).exit_status == 1
     assert replace(NOTHING, undecided=(("odd", "both were lost"),)).exit_status == 3
 
 
@@ -79,7 +79,7 @@ def test_junit() -> None:
     }
 
 
-def test_what_is_kept_is_named_by_its_cause() -> None:
+def test_kept_findings_are_named_by_cause() -> None:
     assert NOTHING.kept(f"{KEPT} (mmio-load-loses-sign)") == ("mmio-load-loses-sign",)
     for new in ("another cause", "mmio-load-loses-sign (seen on a release where it was thought fixed)"):
         assert NOTHING.kept(f"{KEPT} ({new})") == ()

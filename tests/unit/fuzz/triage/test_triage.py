@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triage: what is kept of a finding, and what is not."""
+"""Triage: the stored result of a finding, and findings that stay unchanged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
     assert story_of(store, entry.finding.id).kept.fresh_qemu == Tries(1, 1)
 
 
-def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_triage_begins_with_new_findings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     subject = replace(SUBJECT, target="kvm-nvhe")
     store = Store(Database(default_url(tmp_path)), FINDINGS)
@@ -68,7 +68,7 @@ def test_triage_begins_with_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert [line.split(",")[0] for line in said[:9]] == [f"{i} of 9" for i in range(1, 10)]
 
 
-def test_what_has_the_same_least_scenario_is_one_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_findings_with_one_minimal_scenario_are_one_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     both = (DIVERGENCE, DIVERGENCE._replace(register="x4", event=DIVERGENCE.event + 1, exit_class="WFX"))
@@ -81,10 +81,10 @@ def test_what_has_the_same_least_scenario_is_one_problem(monkeypatch: pytest.Mon
     with targets_of(fake) as it:
         assert triage(Database(default_url(tmp_path)), it, TriagePlan(3), said.append) == 2
     assert "2 problems before, 1 problem now" in said[-1]
-    assert "3 steps -> 0" in said[0] and "8 steps -> 0, 1 tries" in said[1], "it begins where the first one ended"
+    assert "3 steps -> 0" in said[0] and "8 steps -> 0, 1 tries" in said[1], "it begins with the result of the first"
 
 
-def test_time_left_is_that_of_the_findings_so_far(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_remaining_time_is_estimated_from_earlier_findings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     for i in range(4):
@@ -99,7 +99,7 @@ def test_time_left_is_that_of_the_findings_so_far(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_finding_that_is_not_reproduced_stays_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     finding = Finding("divergence", KEY, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026")
@@ -107,7 +107,7 @@ def test_triage_leaves_what_does_not_come_back(monkeypatch: pytest.MonkeyPatch, 
     said: list[str] = []
     with targets_of(FakeExecutor([])) as it:
         triage(Database(default_url(tmp_path)), it, TriagePlan(7), said.append)
-    assert "did not come back" in said[0] and store.load(finding.id) == finding
+    assert "was not reproduced" in said[0] and store.load(finding.id) == finding
 
 
 def alarm_of(*steps: Step) -> tuple[Finding, Scenario]:
@@ -132,7 +132,7 @@ def test_triage_minimises_an_alarm_and_measures_its_rate(monkeypatch: pytest.Mon
     assert (texts["console.txt"], texts["fresh_qemu"]) == (WARNING.splat, "3 3")
 
 
-def test_triage_says_of_an_alarm_that_wants_others_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_triage_reports_an_alarm_that_needs_earlier_scenarios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
     database = Database(default_url(tmp_path))
     finding, scenario = alarm_of()
@@ -141,4 +141,4 @@ def test_triage_says_of_an_alarm_that_wants_others_before_it(monkeypatch: pytest
     target = Complaining()
     with TargetSet([target]) as it:
         triage(database, it, TriagePlan(7), said.append)
-    assert "wants scenarios that ran before it" in said[0] and target.boots == 0
+    assert "needs scenarios that ran before it" in said[0] and target.boots == 0

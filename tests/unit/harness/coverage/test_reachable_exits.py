@@ -33,7 +33,7 @@ def test_what_is_not_reached_has_a_reason_with_a_source(kept: dict[str, Any]) ->
     """Of the steps that were there when it was measured: `shadowfuzz corpus reach --keep` measures again."""
     reach = step_coverage.Reach.from_json(kept)
     measured = {place.step for cells in reach.cells.values() for place in cells}
-    assert [line for line in step_coverage.unsaid(reach) if line.split()[0] in measured] == []
+    assert [line for line in step_coverage.without_reason(reach) if line.split()[0] in measured] == []
 
 
 def test_each_reason_is_needed(kept: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a letter says: sources that a reader can open, releases that were measured, and a finding without an erratum."""
+"""Letters: sources that a reader can open, measured releases, and a finding without an erratum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fuzz.store.kept_findings import kept_rows, stories
-from harness.findings.release_history import SHOWS, SHOWS_NOT, Asked
+from harness.findings.release_history import SHOWS, SHOWS_NOT, ReleaseResult
 from harness.handover.letter import TARGETS, of_erratum, of_story, outside_sources, subject_of
 from harness.handover.words import mode_of, without_targets
 from harness.vm.config import list_configs
@@ -37,17 +37,17 @@ def test_releases_name_first_and_last_bad_and_the_good_ones() -> None:
 def test_a_bisection_is_in_the_letter(tmp_path_factory: pytest.TempPathFactory) -> None:
     found = stories(filled(tmp_path_factory.mktemp("campaign")))
     story = next(story for story in found if story.divergence is not None)
-    asked = (Asked("kvm-nvhe", "6.1.164-1", SHOWS, 2, 2), Asked("kvm-nvhe", "7.2.6-1", SHOWS_NOT, 0, 2))
+    asked = (ReleaseResult("kvm-nvhe", "6.1.164-1", SHOWS, 2, 2), ReleaseResult("kvm-nvhe", "7.2.6-1", SHOWS_NOT, 0, 2))
     new = replace(story, like=(), kept=replace(story.kept, history=asked))
     letter = of_story(new, ROWS, None, ())
     assert any("6.1.164-1 shows it" in line for line in letter.releases)
     assert any("7.2.6-1 does not show it" in line for line in letter.releases)
-    assert any(line.startswith("This breaks a ") for line in letter.why)
+    assert any(line.startswith("This violates a ") for line in letter.why)
     assert any(line.startswith("Required: ") for line in letter.why)
-    assert "not tried" in of_story(replace(story, like=()), ROWS, None, ()).releases[-1]
+    assert "not tested" in of_story(replace(story, like=()), ROWS, None, ()).releases[-1]
 
 
-def test_an_erratum_speaks_for_the_finding_that_it_explains(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_finding_with_an_erratum_has_the_letter_of_the_erratum(tmp_path_factory: pytest.TempPathFactory) -> None:
     story = stories(filled(tmp_path_factory.mktemp("campaign")))[0]
     letter = of_story(replace(story, like=("mmio-load-loses-sign",)), ROWS, None, ())
     assert letter.wrong == (NAMED["mmio-load-loses-sign"].summary,)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mails: each kept finding and each campaign's finding has one that is well-formed, and one is compared as a whole.
+"""Mails: every kept finding and every campaign's finding has a well-formed one; one is compared as a whole.
 
-``UPDATE_GOLDEN=1 pytest tests/unit/harness/handover`` writes the golden files anew; read the diff before a commit.
+``UPDATE_GOLDEN=1 pytest tests/unit/harness/handover`` rewrites the golden files; read the diff before a commit.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ROWS = kept_rows()
 OF_OURS = re.compile(
     r"\b(clusters?|signatures?|helper|level spec|kvm-(nvhe|vhe|protected)|docs/|kernels\.md)\b|host\.\w"
 )
-"""Words of the project's own, which a maintainer of KVM does not know."""
+"""Words of this project, which a maintainer of KVM does not know."""
 
 
 def bodies(text: str) -> dict[str, list[str]]:
-    """The lines of each section of a mail, by its title."""
+    """Return the lines of each section of a mail, by its title."""
     lines = text.splitlines()
     found: dict[str, list[str]] = {}
     for line, under in zip(lines, [*lines[1:], ""], strict=True):
@@ -42,7 +42,7 @@ def bodies(text: str) -> dict[str, list[str]]:
 
 
 def commands(lines: list[str]) -> list[str]:
-    """The commands of a section, as a shell takes them."""
+    """Return the commands of a section, as a shell reads them."""
     joined = "\n".join(lines).replace("\\\n", " ")
     return [line.strip() for line in joined.split("\n") if line.startswith(" ")]
 
@@ -68,7 +68,7 @@ def test_the_mail_of_every_kept_finding_is_well_formed(row: Regression) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_its_commands_name_what_there_is(row: Regression) -> None:
+def test_its_commands_name_existing_files(row: Regression) -> None:
     handover = kept_handover(row.id)
     assert handover is not None
     lines = commands(bodies(mail(handover, ""))["How to see it"])

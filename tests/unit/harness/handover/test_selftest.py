@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs for the kernel's KVM selftests: which findings have one, what each step is, and one as a whole.
+"""Programs for the kernel's KVM selftests: the findings that have one, the statements of each step, and one as a whole.
 
-That they compile and show what they must, ``tests/vm/test_exported_selftests_live.py`` tests.
+``tests/vm/test_exported_selftests_live.py`` tests that they compile and fail on the right kernels.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from fuzz.store.kept_findings import kept_rows, stories
 from fuzz.triage.handover import kept_handover, program, story_handover
 from harness.arch.registers import STATE
 from harness.errors import InputError
-from harness.handover.selftest import About, file_name, selftest, why_no_selftest
-from harness.handover.selftest_steps import code_of, register_id, why_not
-from harness.handover.shown import Check, Done, Shown
+from harness.handover.selftest import ProgramDescription, file_name, selftest, why_no_selftest
+from harness.handover.selftest_steps import code_of, register_id, why_not_expressible
+from harness.handover.shown import Check, NumberedStep, Shown
 from harness.scenario.scenario import Step, parse
 from harness.scenario.steps import STEP_KINDS, Actor
 from tests.support.kept import filled
@@ -34,13 +34,13 @@ WITHOUT = {
     "protected-vm-walk-abort-of-a-fetch-never-comes": "step 1, `vcpu p.0`",
     "unknown-vm-ioctl-warns": "corpus/alarms/unknown_vm_ioctl.c",
 }
-"""Kept findings that have no program, and what the reason names."""
+"""Kept findings without a program, and a word of the reason."""
 SHOWN = Shown(
     *("kvm-nvhe", "6.1", "a"),
     parse("shadowfuzz-scenario 1\nabout A.\nreg x1 0x9000000\nldrb w3, [x1]\ncomplete 0x5\n"),
     *(2, 0, (Check("register", "x3", 5, 6),)),
 )
-ABOUT = About("a-name", "What goes wrong.", "Arm ARM")
+ABOUT = ProgramDescription("a-name", "What goes wrong.", "Arm ARM")
 
 
 @pytest.mark.parametrize("name", [row.id for row in kept_rows()])
@@ -55,7 +55,7 @@ def test_every_kept_finding_has_a_program_or_a_reason(name: str) -> None:
     assert file == f"{name.replace('-', '_')}.c"
     assert not re.search(r"@[A-Z]+@|^[?@]", text, re.MULTILINE)
     assert re.search(r"TEST_ASSERT(_KVM_EXIT_REASON)?\(", text.partition("int main(void)")[2])
-    # Only what is used: each helper is called, or named, once more.
+    # Only used helpers are included: the name of each occurs again.
     for helper in re.findall(r"^static \w[\w ]*?\**(\w+)\(", text, re.MULTILINE):
         assert len(re.findall(rf"\b{helper}\b", text)) > 1, helper
 
@@ -93,8 +93,8 @@ def test_every_host_step_has_statements_or_a_reason() -> None:
     for kind in STEP_KINDS:
         if kind.side is Actor.GUEST or kind.keyword == "vcpu":
             continue
-        done = Done(0, Step(kind.keyword, arguments.get(kind.keyword, ())), 0, 0, None)
-        if why_not(done) is None:
+        done = NumberedStep(0, Step(kind.keyword, arguments.get(kind.keyword, ())), 0, 0, None)
+        if why_not_expressible(done) is None:
             assert code_of(done, "vcpu0").lines, kind.keyword
         else:
             assert kind.keyword == "forge"
@@ -116,13 +116,13 @@ def test_a_guest_in_aarch32_state_has_no_program() -> None:
 
 def test_what_userspace_cannot_see_has_no_program() -> None:
     hidden = replace(SHOWN, checks=(), hidden=(Check("hidden", "host.gic_list", 1, 2),))
-    assert why_no_selftest(hidden) == "userspace cannot see what differs: host.gic_list"
+    assert why_no_selftest(hidden) == "userspace cannot read the value that differs: host.gic_list"
     once = replace(SHOWN, checks=(Check("same", "icc_pmr_el1", 1, 2),))
     assert why_no_selftest(once) is not None
 
 
 def test_no_text_of_a_finding_ends_the_comment() -> None:
-    text = selftest(About('x */\n#error "', "*/ #error\n#error", "*/"), SHOWN)
+    text = selftest(ProgramDescription('x */\n#error "', "*/ #error\n#error", "*/"), SHOWN)
     head = text.partition("#include")[0]
     assert head.count("*/") == 1 and head.rstrip().endswith("*/")
     assert not re.search(r"^#error", text, re.MULTILINE)

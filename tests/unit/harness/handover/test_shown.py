@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a finding userspace can see: the checks, the steps that lead to them, and what is kept of both."""
+"""What userspace can observe of a finding: the checks, the steps that lead to them, and their stored form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.paths import KEPT, SHOWN
-from fuzz.triage.handover import is_of
+from fuzz.triage.handover import belongs_only_to
 from harness.errors import InputError
 from harness.findings.regressions import load_regressions
 from harness.handover.shown import Check, Shown, check_of, last_run, load_shown, needed_steps, step_at, to_json
@@ -91,7 +91,7 @@ def test_where_the_guest_was_is_known_at_each_exit() -> None:
 
 
 def test_what_is_stored_comes_back() -> None:
-    """A changed scenario has another digest; tests/vm/test_exported_selftests_live.py stores anew."""
+    """A changed scenario has another digest; tests/vm/test_exported_selftests_live.py updates the file."""
     assert SHOWN.read_text() == to_json(STORED)
 
 
@@ -125,7 +125,9 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_divergence_of_several_errata_is_of_none_alone() -> None:
     row = next(row for row in load_regressions(KEPT) if row.id == "mmio-load-loses-sign")
     one = replace_cause("mmio-load-loses-sign")
-    assert is_of(row, one) and not is_of(row, replace_cause("aborted-access-completes, mmio-load-loses-sign"))
+    assert belongs_only_to(row, one) and not belongs_only_to(
+        row, replace_cause("aborted-access-completes, mmio-load-loses-sign")
+    )
     assert replace(STORED[row.id], steps=1) != STORED[row.id]
 
 

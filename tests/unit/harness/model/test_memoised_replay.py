@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A shortcut says what its level says, of any round, whatever it has learnt before."""
+"""A memoised replay returns the prediction of its level, for any round, whatever it has recorded before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
-from harness.model.memoised_replay import AUDIT, Shortcut, Traced
+from harness.model.memoised_replay import AUDIT, MemoisedReplay, Traced
 from harness.model.replay import predict
 from harness.protocol import OP_RESET, OP_SET
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
@@ -18,12 +18,12 @@ from tests.support.rounds import GOOD
 from tests.support.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, rounds, state, trap, turn
 
 LEVELS = ("spec", "low", "body", "kernel")
-SHORTCUTS = {level: Shortcut(level) for level in LEVELS}
-"""One for all examples: what one of them taught must not mislead the next."""
+SHORTCUTS = {level: MemoisedReplay(level) for level in LEVELS}
+"""Shared by all examples: a path that one of them recorded must not give a wrong result for the next."""
 
 U64 = st.integers(0, (1 << 64) - 1)
 FUNCTIONS = st.sampled_from([f.fid for f in exits.SMCCC_FUNCTIONS])
-# Few values of each kind, so that examples meet the ways of others.
+# Few values of each kind, so that examples fit the paths of others.
 VALUES = st.sampled_from([0, 1, 4, 5, 0x3C5, 0x4000_0000, 0x4001_0004, 1 << 40, (1 << 64) - 1]) | FUNCTIONS | U64
 REGISTERS = st.lists(VALUES, min_size=len(NAMES), max_size=len(NAMES)).map(tuple)
 SYNDROMES = st.builds(
@@ -64,60 +64,60 @@ ROUNDS = st.builds(
 @given(ROUNDS)
 def test_any_round(level: str, round_: Round) -> None:
     right = predict(round_, level)
-    assert SHORTCUTS[level](round_) == right  # learnt now, or met before
-    assert SHORTCUTS[level](round_) == right  # met before
+    assert SHORTCUTS[level](round_) == right  # recorded now or before
+    assert SHORTCUTS[level](round_) == right  # recorded before
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_rounds_as_kvm_takes_them(level: str) -> None:
-    shortcut = Shortcut(level)
+    memoised_replay = MemoisedReplay(level)
     for _ in range(2):
         for row in GOOD:
-            assert shortcut(row.round) == predict(row.round, level), row
+            assert memoised_replay(row.round) == predict(row.round, level), row
 
 
-def test_a_way_serves_other_values_and_no_other_answers() -> None:
-    shortcut = Shortcut("spec")
+def test_a_path_serves_other_values_with_equal_conditions() -> None:
+    memoised_replay = MemoisedReplay("spec")
     load = load_esr(4)
     first = turn(trap(state(x4=1), load, hpfar=0x90000), entry(state(x4=7), SKIP))
     other = turn(trap(state(x4=2, x9=5), load, hpfar=0x90010), entry(state(x4=8, x9=5), SKIP))
     outside = turn(trap(state(x4=2), load, hpfar=0x500000), entry(state(x4=8), SKIP))
-    shortcut(first)
-    assert shortcut.learnt == 1
-    found = shortcut(other)
-    assert shortcut.learnt == 1 and found == predict(other, "spec")
+    memoised_replay(first)
+    assert memoised_replay.learnt == 1
+    found = memoised_replay(other)
+    assert memoised_replay.learnt == 1 and found == predict(other, "spec")
     assert found.state is not None and found.state[INDEX["x9"]] == 5
-    assert shortcut(outside) == predict(outside, "spec")
-    assert shortcut.learnt == 2
+    assert memoised_replay(outside) == predict(outside, "spec")
+    assert memoised_replay.learnt == 2
 
 
 def test_values_are_numbers_again() -> None:
-    """Nothing of the tracing gets out: a prediction is compared, kept and printed."""
-    found = Shortcut("spec")(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
+    """A prediction has no traced numbers: it is compared, kept and printed."""
+    found = MemoisedReplay("spec")(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
     assert found.state is not None
     assert all(type(value) is int for value in (*found.state, found.dirty, found.spsr_0))
     assert all(type(taken) is bool for _, taken in found.path)
 
 
-def test_an_audit_notices_a_way_that_is_wrong() -> None:
-    shortcut = Shortcut("spec")
+def test_an_audit_detects_a_wrong_path() -> None:
+    memoised_replay = MemoisedReplay("spec")
     round_ = turn(trap(state(), esr("WFX")), entry(state(), SKIP))
-    right = shortcut(round_)
-    ((_, ways),) = shortcut.ways.items()
+    right = memoised_replay(round_)
+    ((_, ways),) = memoised_replay.ways.items()
     ways[0] = lambda e, n, x: right._replace(dirty=right.dirty ^ 1)
     with pytest.raises(RuntimeError, match="differ"):
         for _ in range(AUDIT):
-            shortcut(round_)
+            memoised_replay(round_)
 
 
 def test_reset_and_first_rounds() -> None:
-    shortcut = Shortcut("spec")
+    memoised_replay = MemoisedReplay("spec")
     events = (entry(state()), trap(state(x1=3), esr("WFX")), host_reset(), entry(but(state(), pc=0)))
     for round_ in (*rounds(events), *rounds(events)):
-        assert shortcut(round_) == predict(round_, "spec")
+        assert memoised_replay(round_) == predict(round_, "spec")
 
 
-def test_a_traced_number_asks_what_it_is_used_for() -> None:
+def test_conditions_on_a_traced_number_are_recorded() -> None:
     asked: dict[str, bool] = {}
     number = Traced("e[0]", 6, asked, raw=True)
     assert bool(number >= 0) and bool(number < 1 << 64) and not asked  # true of every register

@@ -163,7 +163,7 @@ def test_restore_maps(addr: int, maps: tuple[str, ...]) -> None:
 
 
 def test_restore_commits_before_the_mapping() -> None:
-    # a page that another VM owns: the mapping panics, the context and both positions are committed
+    # a page of another VM: the mapping panics, but the context and both positions are committed
     before = state((1,), (0x7000, 0x5003, 3), ec=2, dirty=4, far_el2=5, s2page={5: (2, 0, 0)})
     for level in PROOF:
         after = run(level, RESTORE, before)

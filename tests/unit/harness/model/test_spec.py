@@ -128,7 +128,7 @@ def test_prep_abort_not_a_read(bits: int, rd: int) -> None:
 
 @pytest.mark.parametrize("level", ALL)
 def test_prep_abort_outside_mmio(level: str) -> None:
-    # (hpfar / 16) * 4096 is exactly MAX_MMIO_ADDR here, and one page below it a little further down
+    # (hpfar / 16) * 4096 is exactly MAX_MMIO_ADDR here, and one page below it in a later test
     before = state(data=(0,), hpfar_el2=0x400000, dirty=2)
     after = run(level, "prep_abort", before, 1, 0)
     assert changed(before, after) == {}
@@ -271,7 +271,7 @@ def test_post_handle_shadow_s2pt_fault(level: str) -> None:
 
 
 def test_halted_post_handle_shadow_s2pt_fault() -> None:
-    # prot_and_map_vm_s2pt relies on is_addr before it looks at halt (docs/spec/model.md section 8)
+    # prot_and_map_vm_s2pt relies on is_addr even when halted (docs/spec/model.md section 8)
     before = state(halt=True)
     assert run("spec", "post_handle_shadow_s2pt_fault", before, 1, 0, 1 << 48).halt
     assert undefined("low", "post_handle_shadow_s2pt_fault", before, 1, 0, 1 << 48) == "is_addr addr"

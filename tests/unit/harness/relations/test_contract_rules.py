@@ -27,7 +27,7 @@ def kept() -> dict[str, Any]:
 def test_every_rule_has_a_scenario_or_a_reason_on_every_target(kept: dict[str, Any]) -> None:
     exercised = Exercised.from_json(kept)
     assert set(exercised.targets) == set(list_configs())
-    assert list(exercised.unsaid()) == []
+    assert list(exercised.without_reason()) == []
 
 
 def test_what_a_reason_says_cannot_be_is_not(kept: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def test_a_rule_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
     document = copy.deepcopy(kept)
     del document["targets"]["kvm-vhe"]["rules"]["call.PSCI_VERSION"]
     exercised = Exercised.from_json(document)
-    assert list(exercised.unsaid()) == [("call.PSCI_VERSION", "kvm-vhe")]
+    assert list(exercised.without_reason()) == [("call.PSCI_VERSION", "kvm-vhe")]
     assert "| none |" in contract_page(exercised)
 
 

@@ -90,7 +90,7 @@ def beside(*copies_of: tuple[int, int], dropped: int = 0, complete: bool = True)
     for number, (kind, host) in enumerate(copies_of):
         at = RECORDS_AT + number * size
         made._memory[at : at + HEAD.size] = HEAD.pack(kind, 0x1000, host, 7)
-    return made.beside(trace().events[:2], LAYOUT, complete=complete)
+    return made.copies_of(trace().events[:2], LAYOUT, complete=complete)
 
 
 def test_where_one_of_the_two_was_full_the_rest_stands_alone() -> None:

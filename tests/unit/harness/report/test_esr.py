@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Syndromes in words."""
+"""Syndromes decoded to text."""
 
 from __future__ import annotations
 

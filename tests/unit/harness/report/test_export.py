@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is handed over: the scenario parses back, the program is C that no text of a finding can break."""
+"""Exported findings: the scenario parses back, and no text of a finding breaks the C program."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_host_step_has_a_form_in_c_or_is_named() -> None:
     assert host > NOT_IN_C
 
 
-def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
+def test_a_forged_exit_has_no_c_program(tmp_path: Path) -> None:
     story = next(story for story in stories(filled(tmp_path)) if c_program(story, "x.c"))
     scenario = story.kept.scenario
     assert scenario is not None
@@ -81,7 +81,7 @@ def test_a_forged_exit_is_none_for_a_program(tmp_path: Path) -> None:
 
 def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path) -> None:
     scenario, never = parse(b"shadowfuzz-scenario 1\nabout A call.\nhvc 0x0\n"), Tries(0, 0)
-    finding = Finding("alarm", ("warn", "handle_smc"), SUBJECT, (), 0, never, never, WHEN, "a WARN fired in handle_smc")
+    finding = Finding("alarm", ("warn", "handle_smc"), SUBJECT, (), 0, never, never, WHEN, "WARN in handle_smc")
     store = Store(Database(default_url(tmp_path)), FINDINGS)
     earlier = {"earlier-01.scn": "the last", "earlier-02.scn": "the first"}
     store.add(finding, scenario, {"console.txt": "WARNING\x1b\nCall trace:", "fresh_qemu": "2 3", **earlier})
@@ -91,6 +91,6 @@ def test_an_alarm_is_handed_over_with_all_that_the_kernel_printed(tmp_path: Path
         *("-earlier-02.scn", "-earlier-01.scn", ".scn", ".txt"),
     ]
     text = paths[-1].read_text()
-    assert "a WARN fired in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
+    assert "WARN in handle_smc" in text and "2 of 3" in text and text.endswith("\nCall trace:\n")
     assert "\x1b" not in text and "--same-vm" in paths[2].read_text()
-    assert "no register to read back" in why_no_program(story)
+    assert "no register shows it" in why_no_program(story)

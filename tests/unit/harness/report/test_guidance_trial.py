@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trial of what guides a campaign: its figures, its page, its picture."""
+"""The trial of guidance modes: its numbers, its page, its plot."""
 
 from __future__ import annotations
 

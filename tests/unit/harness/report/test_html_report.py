@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as HTML: well-formed, of one piece, unmoved by hostile text."""
+"""The report as HTML: well-formed, self-contained, safe against untrusted text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.kept import filled
 
 NO_END = {"meta", "line", "polyline", "input", "rect", "circle"}
 STOPS = 30
-"""So many presses of the Tab key lead to any problem, at most."""
+"""Maximum number of presses of the Tab key to reach any problem."""
 
 
 class Reader(HTMLParser):
-    """Checks that elements are closed in order; collects ids, links and whatever might load something."""
+    """Check that elements are closed in order; collect ids, links and elements that could load data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Reader(HTMLParser):
             self.open.append(tag)
 
     def _note_stop(self, tag: str, given: dict[str, str | None]) -> None:
-        """Note where the Tab key stops, but for what is folded."""
+        """Record where the Tab key stops, without folded elements."""
         self._folded += tag == "details"
         seen = self._folded == (tag == "summary") or (tag == "summary" and self._folded == 1)
         if seen and (tag in ("a", "input", "select", "summary", "button") or given.get("tabindex") == "0"):
@@ -72,61 +72,61 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """A database as campaigns leave it."""
+    """Return a database like those of campaigns."""
     return filled(tmp_path_factory.mktemp("campaign"))
 
 
 @pytest.fixture(scope="module")
 def html(database: Database) -> str:
-    """The report of it."""
+    """Return the report of the database."""
     return page(book_of(database))
 
 
 def test_it_is_one_well_formed_page(html: str, database: Database) -> None:
     reader = Reader()
     reader.feed(html)
-    assert reader.open == [] and reader.loads == ["script"], "our own, which loads nothing"
+    assert reader.open == [] and reader.loads == ["script"], "only the report's script, which loads nothing"
     assert html.count(f"<script>{SCRIPT}</script>") == 1 and hash_of(SCRIPT) in POLICY
     assert not re.search(r"fetch|import|XMLHttp|src|eval|innerHTML", SCRIPT)
     assert not re.search(r"import|XMLHttp|src|eval|innerHTML|//", LIVE_SCRIPT) and hash_of(LIVE_SCRIPT) in LIVE_POLICY
     assert all(count <= 1 for name, count in reader.ids.items() if name)
-    assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids), "a link that leads nowhere"
-    assert all(link.startswith("#") for link in reader.links), "nothing outside"
+    assert {link.removeprefix("#") for link in reader.links} <= set(reader.ids), "a link without a target"
+    assert all(link.startswith("#") for link in reader.links), "a link to another page"
     assert {story.anchor for story in book_of(database).stories} <= set(reader.ids)
     assert "url(" not in html and "@import" not in html
 
 
-def test_it_tells_everything(html: str) -> None:
+def test_the_report_has_all_parts(html: str) -> None:
     reader = Reader()
     reader.feed(html)
     text = " ".join(reader.text)
     for what in (
-        "Verdict and why",
-        "Who sides with KVM",
+        "Verdict and reason",
+        "Predictions, compared with KVM",
         "Registers, side by side",
         "Trace, step by step",
         "shadowfuzz replay findings/",
         "not measured",
         "host-writes-registers",  # the catalogue, with its hits
-        "decisions seen both ways",
-        "a replayed round begins with an exit",  # why a way was never taken
+        "decisions with both outcomes",
+        "a replayed round begins with an exit",  # why an outcome never occurred
         "How the target was lost",
         "How to read this",
         "The model predicts",
         "All 35 registers of the CPU",
         "3 scenarios that ran before",
-        "flaky, kept apart",
+        "flaky findings",
     ):
         assert what in text, what
     assert "<mark>" in html and ">7</td>" in html
-    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the list of clusters and at each finding"
+    assert html.count('<span class="badge new">new</span>') == 2 * 3, "in the list of clusters and for each finding"
     assert "like reset-keeps-banked-registers" in text and "of them new" in text
 
 
 def test_any_problem_is_a_few_stops_away(html: str, database: Database) -> None:
     reader = Reader()
     reader.feed(html)
-    assert reader.stops.index("jump") < STOPS - 10, "a list: one stop, then the arrow keys"
+    assert reader.stops.index("jump") < STOPS - 10, "a list is one stop; then the arrow keys"
     for problem in book_of(database).problems:
         assert f'<option value="#problem-{problem.stories[0].anchor}">' in html
 
@@ -146,14 +146,14 @@ def test_hostile_text_stays_text(html: str) -> None:
 
 def test_branches_count_exits_and_name_what_was_never_reached(database: Database) -> None:
     rows = {branch.name: branch for branch in book_of(database).branches}
-    assert len(rows) > 25, "all decisions of the model, seen or not"
+    assert len(rows) > 25, "all decisions of the model, taken or not"
     assert (rows["prep_hvc.psci"].yes, rows["prep_hvc.psci"].no, rows["prep_hvc.psci"].why_not) == (3, 1, "")
     table, cpu_on = rows["insert.room"], rows["prep_hvc.cpu_on"]
     assert (table.yes, table.no) == (0, 0) and "no stage-2 tables" in table.why_not
-    assert cpu_on.why_not == "not yet, nothing forbids it"
+    assert cpu_on.why_not == "not yet, but possible"
 
 
-def test_a_campaign_that_runs_is_told_by_its_statistics(tmp_path: Path) -> None:
+def test_a_running_campaign_is_shown_from_its_statistics(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'findings.db'}")
     History(database).begin("2026-01-01", {"target": "kvm-nvhe"})
     (tmp_path / RUN).mkdir()
@@ -186,7 +186,7 @@ def test_a_real_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="the Debian package chromium is not installed")
 def test_a_phone_needs_no_scrolling_sideways(html: str, tmp_path: Path) -> None:
-    """Chromium has no windows below 500 pixels, so a frame stands in for the phone; all that can be unfolded is."""
+    """Chromium has no windows below 500 pixels, so a frame simulates the phone; all details are unfolded."""
     report, phone = tmp_path / "r.html", tmp_path / "phone.html"
     report.write_text(html.replace("<details", "<details open"))
     script = "onload = () => {const b = document.querySelector('iframe').contentDocument.documentElement;"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios reach of KVM, as text, JSON and a page."""
+"""The coverage of KVM by scenarios, as text, JSON and a page."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def test_the_report_says_what_is_never_reached_and_why() -> None:
 def test_the_page_is_markup_that_needs_nothing() -> None:
     shown = page(a_report())
     assert "made &lt;up&gt;" in shown
-    assert shown.count("<script") == 1, "the own one"
+    assert shown.count("<script") == 1, "only the report's script"
     assert "handle_smc" in shown

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where something was not compared and what it would take, and which host steps failed."""
+"""Comparisons that were not made, with place and missing knowledge, and failed host steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_each_gap_has_its_event() -> None:
         "event 2, HVC64",
         "in the whole trace",
     ]
-    assert found[0].needs == "the value in memory, recorded at the access" and found[1].needs == NOT_SAID
+    assert found[0].needs == "a record of the value in memory at the access" and found[1].needs == NOT_SAID
 
 
 def test_no_row_of_needs_is_hidden_by_one_before_it() -> None:
@@ -33,7 +33,7 @@ def test_no_row_of_needs_is_hidden_by_one_before_it() -> None:
         assert needs(example) == what, pattern
 
 
-def test_host_steps_that_failed_are_told_as_the_scenario_has_them() -> None:
+def test_failed_host_steps_have_the_text_of_the_scenario() -> None:
     scenario = Scenario("S.", (), (Step("hvc", (0,)), Step("abort")))
     abort = Host(HOST, 1, OPS["abort"][0], 0, 0, 2, True)
     events = (abort, abort._replace(error=0), abort._replace(asked=False), abort._replace(step=7, error=999))

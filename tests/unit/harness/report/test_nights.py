@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nights compared: what no run before had, what the last one had and this one has not, on one target."""
+"""Comparison of nights on one target: names that no earlier run had, and names that only the run before had."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_only_runs_of_one_target_that_ended_are_compared() -> None:
 
 
 @pytest.mark.parametrize("rows", [None, 5, "x", {}, [1, None, {}, [], {"id": None}], [{"id": "x" * 5000}]])
-def test_a_summary_of_somebody_else(rows: Any) -> None:
+def test_a_malformed_summary(rows: Any) -> None:
     assert all(len(name) <= 200 for name in ids_of(run("1", {"errata": rows}), "errata"))
 
 
@@ -42,7 +42,7 @@ def test_the_section() -> None:
     assert '<a href="#erratum-b">b</a>' in told and ">p, <a" in told and "1 problem new, 0 gone" in told
     assert told.count("<svg") == 4, "plots over nights"
     many = nights(tuple(run(str(i % 10), found(str(i))) for i in range(40)), {})
-    assert "26 nights before" in many
+    assert "26 earlier nights" in many
 
 
 def test_in_how_many_runs_something_was_found() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of releases compared with each other: current, and made of data alone."""
+"""The page about release pairs is current, and is generated from data alone."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Release histories as strips: where a bar begins and ends, and what it says to who cannot see it."""
+"""Release histories as strips: begin and end of bars, and the text for screen readers."""
 
 from __future__ import annotations
 
 from fuzz.store.kept_findings import kept_rows
-from harness.findings.release_history import CANNOT, SHOWS, SHOWS_NOT, Asked
+from harness.findings.release_history import CANNOT, SHOWS, SHOWS_NOT, ReleaseResult
 from harness.report.release_strip import axis_of, ends_of, history_strip, strip
 
 ROWS = ({"nvhe": ("6.1.9 to 6.1.10",), "vhe": ("6.1.9 to 6.1.10",)}, {"nvhe": ("6.1.10 to 6.12.3", "7.3.4")})
@@ -26,7 +26,7 @@ def test_modes_that_agree_share_a_strip() -> None:
 
 
 def test_what_cannot_be_placed_has_its_words() -> None:
-    assert "somebody&#x27;s" in strip({"nvhe": ("somebody's",)}, axis_of(ROWS)) and strip({}, ()) == ""
+    assert "author&#x27;s" in strip({"nvhe": ("author's",)}, axis_of(ROWS)) and strip({}, ()) == ""
 
 
 def test_every_kept_history_can_be_placed() -> None:
@@ -38,7 +38,9 @@ def test_every_kept_history_can_be_placed() -> None:
 
 
 def test_answers_of_kernels() -> None:
-    answers = [Asked("kvm-nvhe", version, answer, 1, 2) for version, answer in (("6.1", SHOWS), ("6.12", SHOWS_NOT))]
-    told = history_strip((*answers, Asked("kvm-nvhe", "7", CANNOT, 0, 0)))
+    answers = [
+        ReleaseResult("kvm-nvhe", version, answer, 1, 2) for version, answer in (("6.1", SHOWS), ("6.12", SHOWS_NOT))
+    ]
+    told = history_strip((*answers, ReleaseResult("kvm-nvhe", "7", CANNOT, 0, 0)))
     assert [told.count(f'class="{name}"') for name in ("shows", "clean", "cannot")] == [1, 1, 1]
     assert "1 of 3 kernels show it" in told

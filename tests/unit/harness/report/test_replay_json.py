@@ -17,7 +17,7 @@ from tests.support.reports import LEVEL, compare_with, recorded, results, run, t
 
 def test_the_json_report() -> None:
     ran = run(tampered())
-    ran = replace(ran, sites=ran.sites[2:4])  # one of each kind is enough to read
+    ran = replace(ran, sites=ran.sites[2:4])  # one of each kind keeps the golden file short
     data = document((TargetResult("kvm-nvhe", "6.1.0-x", 1, 1.25, (ran,), results()[1].lost),), LEVEL)
     compare_with("report.json", json.dumps(data, indent=1) + "\n")
 
@@ -40,5 +40,5 @@ def test_json_is_plain_data_and_every_64_bit_value_a_string() -> None:
 
 def test_json_has_everything_that_the_text_has() -> None:
     text, data = text_report(Style(100), True), json.dumps(document(results(), LEVEL))
-    for value in set(re.findall(r"\b0x[0-9a-f]{3,}\b", text)):  # smaller ones are fields: numbers in JSON
+    for value in set(re.findall(r"\b0x[0-9a-f]{3,}\b", text)):  # smaller values are fields, which are numbers in JSON
         assert f"{int(value, 16):#x}" in data, value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a code-scanning service reads of a SARIF log: descriptions, help, a line, a fingerprint that stays."""
+"""The parts of a SARIF log that code scanning reads: descriptions, help, a line, a stable fingerprint."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences for what the host did, and decisions of a loop."""
+"""Sentences about host actions, and decisions of a loop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of what scenarios exercise."""
+"""The page about the coverage of steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_step_without_a_row_must_be_reached(kept: dict[str, Any], monkeypatch:
     new = replace(KINDS["hvc"], keyword="new")
     monkeypatch.setattr(step_coverage, "STEP_KINDS", (*STEP_KINDS, new))
     reach = step_coverage.Reach.from_json(kept)
-    assert any(line.startswith("new at any") for line in step_coverage.unsaid(reach))
+    assert any(line.startswith("new at any") for line in step_coverage.without_reason(reach))
     assert "`new`" in step_coverage.page(reach)
 
 
@@ -37,8 +37,8 @@ def test_a_place_that_is_lost_is_shown(kept: dict[str, Any]) -> None:
     one = document["targets"]["kvm-vhe"]
     one["places"] = [row for row in one["places"] if (row["step"], row["exit"]) != ("smc", "SMC64")]
     reach = step_coverage.Reach.from_json(document)
-    before = step_coverage.unsaid(step_coverage.Reach.from_json(kept))
-    assert [line for line in step_coverage.unsaid(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
+    before = step_coverage.without_reason(step_coverage.Reach.from_json(kept))
+    assert [line for line in step_coverage.without_reason(reach) if line not in before] == ["smc at SMC64 on kvm-vhe"]
     assert "not reached on kvm-vhe" in step_coverage.page(reach)
 
 

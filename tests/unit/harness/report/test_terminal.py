@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports against golden files, from a recorded trace.
 
-``UPDATE_GOLDEN=1 pytest tests/unit/harness/report/test_terminal.py`` writes them anew; read the diff before a commit.
-The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its ``trace`` put through ``format_trace``.
+``UPDATE_GOLDEN=1 pytest tests/unit/harness/report/test_terminal.py`` rewrites them; read the diff before a commit.
+The trace is ``shadowfuzz replay tests/golden/mixture.scn --json --trace``, its ``trace`` converted by ``format_trace``.
 """
 
 from __future__ import annotations
@@ -91,5 +91,5 @@ def test_what_was_left_out_what_failed_and_what_was_asserted_have_lines() -> Non
     assert failed.endswith("step 1: abort: ENOENT")
     result = replace(results()[0], ran=(ran,), boot_alarms=(alarm,))
     text = terminal.summary((result,), LEVEL, style)
-    assert "failed      1 host step\n" in text and "asserted    1 time by KVM of exits that were forged\n" in text
+    assert "failed      1 host step\n" in text and "asserted    1 time by KVM about forged exits\n" in text
     assert f"at boot     {alarm.sentence}\n" in text

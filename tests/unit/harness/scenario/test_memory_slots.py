@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots of scenarios: packed into a word, and apart."""
+"""Memory slots of scenarios: encoding and decoding, and overlaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.scenario.scenario import Scenario, Step, format_scenario, parse, sl
 
 (WHOLE,) = DEFAULT
 
-SLOTS = st.integers(0, 2**32 - 1).map(lambda seed: memories.slot(Random(seed), 1 + seed % 4))
+SLOTS = st.integers(0, 2**32 - 1).map(lambda seed: memories.random_slot(Random(seed), 1 + seed % 4))
 
 
 @given(SLOTS)
@@ -30,7 +30,7 @@ def test_packing(slot: Slot) -> None:
 
 @given(st.lists(SLOTS, max_size=8))
 def test_slots_never_overlap(requests: list[Slot]) -> None:
-    """Whatever is asked for: what KVM has to refuse is what would make two slots overlap, or one grow."""
+    """For any requests: KVM must refuse a request that makes two slots overlap, or one grow."""
     there: dict[int, Slot] = {1: WHOLE}
     for one in requests:
         if True in may_succeed(one, there):

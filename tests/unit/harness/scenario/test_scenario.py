@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenario text: exact round trips, and one error with its line for everything that is no scenario."""
+"""Scenario text: exact round trips, and one error with its line for any other text."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EXPECTS = st.builds(Expect, st.integers(0, 40), st.sampled_from((*NAMES, MMIO_DA
 
 
 def with_expects(scenario: Scenario, expects: list[Expect]) -> Scenario:
-    """Let expectations stand between the steps that there are, in their order."""
+    """Place expectations between the existing steps, in their order."""
     there = (one._replace(before=min(one.before, len(scenario.steps))) for one in expects)
     return replace(scenario, expects=tuple(sorted(there, key=lambda one: one.before)))
 
@@ -127,7 +127,7 @@ def test_instruction_is_what_the_line_says(step: Step) -> None:
 
 
 def check_hostile(text: str | bytes) -> None:
-    """Whatever the text is: a scenario that round-trips, or one printable line that says why not."""
+    """Any text is a scenario that round-trips, or gives one printable line with the reason."""
     try:
         scenario = parse(text)
     except InputError as error:
@@ -184,12 +184,12 @@ def test_a_damaged_file(scenario: Scenario, data: st.DataObject) -> None:
         (
             HEAD + "expect x31 0x1\n",
             3,
-            "name 'x31': expected a register that is recorded (x0, not w0), or mmio_data (RAM is not recorded",
+            "name 'x31': expected a recorded register (x0, not w0), or mmio_data (RAM is not recorded",
         ),
         (HEAD + "hvc 0x0\n" + "expect x1 0x1\n" * 257, 260, "more than 256 values expected"),
         (HEAD + "expects x1 0x1\n", 3, "unknown step 'expects'"),
         (HEAD + "wfi\nreg x1 0x1\n", 4, "`reg` after the first step"),
-        (HEAD + "wfi\nmemory 1 rw 0x80000000 0x1000 0x40020000\n", 4, "`memory` after the first step: the VM's shape"),
+        (HEAD + "wfi\nmemory 1 rw 0x80000000 0x1000 0x40020000\n", 4, "`memory` after the first step: initial slots"),
         (HEAD + "boot 0x40020000\n", 3, "'boot 0x40020000': expected `boot ADDRESS VALUE`"),
         (HEAD + "boot 0x40020004 1\n", 3, "address '0x40020004': expected a multiple of 8 from 0x40020000 to 0x400f"),
         (HEAD + "boot 0x40100000 1\n", 3, "address '0x40100000': expected a multiple of 8 from 0x40020000 to 0x400f"),
@@ -200,10 +200,10 @@ def test_a_damaged_file(scenario: Scenario, data: st.DataObject) -> None:
         (HEAD + "memory 1 rw 0x40000000 0x1000 0x40020000\n", 3, "base '0x40000000': expected a guest physical addr"),
         (HEAD + "memory 1 rw 0x80000800 0x1000 0x40020000\n", 3, "base '0x80000800': expected a guest physical addr"),
         (HEAD + "memory 1 rw 0x80000000 0 0x40020000\n", 3, "size '0': expected a size, a multiple of 0x1000 from 0x"),
-        (HEAD + "memory 1 rw 0x80000000 0x1000 0x80000000\n", 3, "home '0x80000000': expected which memory, by its a"),
+        (HEAD + "memory 1 rw 0x80000000 0x1000 0x80000000\n", 3, "home '0x80000000': expected the memory to map, by"),
         (HEAD + SLOT_1 + SLOT_1, 4, "slot 1 given twice"),
-        (HEAD + SLOT_1 + "memory 2 ro 0x80001000 0x1000 0x40020000\n", 4, "slot 2: reaches into another one, or"),
-        (HEAD + "memory 2 ro 0xfffffff000 0x2000 0x40020000\n", 3, "slot 2: reaches into another one, or beyond the"),
+        (HEAD + SLOT_1 + "memory 2 ro 0x80001000 0x1000 0x40020000\n", 4, "slot 2: overlaps another one, or"),
+        (HEAD + "memory 2 ro 0xfffffff000 0x2000 0x40020000\n", 3, "slot 2: overlaps another one, or exceeds the"),
         (HEAD + "about twice\n", 3, "unknown step 'about': expected one of hvc, wfi, wfe, "),
         (HEAD + "nop\n", 3, "unknown step 'nop': expected one of hvc, wfi, wfe, "),
         (HEAD + "wfi 0x1\n", 3, "'wfi 0x1': expected `wfi`"),

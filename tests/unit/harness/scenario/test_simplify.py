@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes that make scenarios simpler: every candidate is a scenario, and where they end there is nothing simpler."""
+"""Simplification passes: every candidate is a scenario, and the result cannot be simplified further."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_weight_of_numbers() -> None:
 
 
 CASES: tuple[tuple[str, Callable[[Scenario], bool], tuple[str, ...]], ...] = (
-    # start, what must stay true, the lines that are left
+    # start, the predicate, the remaining lines
     (
         "reset_then_stale_completion",
         lambda s: "reset" in kinds(s) and any(k.startswith("ldr") for k in kinds(s)[: kinds(s).index("reset")]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alarms in console texts: what kind, which function, and that nothing which a console may hold does harm."""
+"""Alarms in console texts: kind and function, and no text of a console does harm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ tainted 12288
 [    3.358352] ---[ end trace 0000000000000000 ]---
 unknown ioctl: -1, errno 22
 """
-# The others are written after the sources that KINDS names.
+# The others are written from the sources that KINDS names.
 OLD_WARN = """\
 [   12.100001] ------------[ cut here ]------------
 [   12.100002] WARNING: CPU: 0 PID: 71 at arch/arm64/kvm/vgic/vgic-v3.c:88 vgic_v3_fold.isra.0+0x3c/0x120
@@ -189,10 +189,10 @@ def test_the_same_alarm_in_two_boots_has_one_signature() -> None:
     "text",
     [
         "",
-        "WARNING: a.c:1 at f+0x1/0x2, CPU#0: x/1\n",  # without the kernel's time: a program said it
+        "WARNING: a.c:1 at f+0x1/0x2, CPU#0: x/1\n",  # without the kernel's time stamp: a program printed it
         "[    3.353652] Tainted: [O]=OOT_MODULE, [E]=UNSIGNED_MODULE\n",
         "[    9.000001] kvm: protected VMs are experimental and for development only, tainting kernel\n",  # intended
-        "[    9.000001] probe: loading out-of-tree module taints kernel.\n",  # our own
+        "[    9.000001] probe: loading out-of-tree module taints kernel.\n",  # the recording module
         "[    3.35] kvm [71]: Unsupported guest CP15 access at: 80000000 [000003c5]\n",
         "[   12.100001] ------------[ cut here ]------------\n[   12.100002] kernel BUG at mm/slub.c:1!\n",
         "[   12.100001] Internal error: Oops: 0000000096000004 [#1]  SMP\n",  # the machine is lost: a crash
@@ -218,7 +218,7 @@ def test_callers_may_be_printed() -> None:
 
 @pytest.mark.parametrize("length", range(0, len(NEW_WARN), 41))
 def test_cut_off(length: int) -> None:
-    """As far as it goes: no more than one, and of the same function once its first line is whole."""
+    """A truncated text gives at most one alarm, with the same function once its first line is complete."""
     found = find_alarms(NEW_WARN[:length])
     assert len(found) <= 1
     if length > NEW_WARN.index("Modules"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache's guarantees: whole or not there, built once, repaired after a kill, one sentence when there is no room."""
+"""The cache: entries are complete or absent, built once, repaired after a kill; a full disk gives one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def leftovers(cache: Cache) -> list[Path]:
 def test_built_once(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     assert cache.find("kind", "key") is None
-    assert not cache.root.exists()  # looking creates nothing
+    assert not cache.root.exists()  # a lookup creates nothing
     entry = cache.get("kind", "key", write("one"))
     assert (entry.path / "file").read_text() == "one"
     assert entry.facts == {"length": 3}
@@ -62,12 +62,12 @@ def test_what_was_not_used_for_the_longest_time_goes(tmp_path: Path) -> None:
     for second, (key, release) in enumerate([("1", "a"), ("2", "a"), ("3", "b"), ("4", "a")]):
         os.utime(get(key, release) / "manifest.json", (second, second))
     other = cache.get("another", "1", write("one"), keep=3)
-    get("1", "a")  # used again, so "2" is now the oldest of its release
+    get("1", "a")  # used again: "2" is now the least recently used of its release
     held = (tmp_path / "kind-2" / "file").open()
     get("5", "a")
     assert [path.name for path in sorted(tmp_path.glob("kind-*"))] == ["kind-1", "kind-3", "kind-4", "kind-5"]
     with held:
-        assert held.read() == "2", "who has it open keeps it"
+        assert held.read() == "2", "an open file stays readable"
     assert other.path.exists() and leftovers(cache) == []
     assert cache.find("kind", "2") is None and get("2", "a").exists(), "it can be built again"
 
@@ -148,7 +148,7 @@ def test_killed_build_is_repaired(tmp_path: Path) -> None:
     child.communicate()
     assert [path.joinpath("file").read_text() for path in leftovers(cache)] == ["half"]
     assert cache.find("kind", "key") is None
-    # Another entry's build clears it away, for its lock is free; the same entry's build would, too.
+    # The build of another entry removes it, because its lock is free; that of the same entry would as well.
     cache.get("other", "key", write("x"))
     assert leftovers(cache) == []
     assert (cache.get("kind", "key", write("whole")).path / "file").read_text() == "whole"
@@ -182,7 +182,7 @@ def test_waiting_is_reported(tmp_path: Path) -> None:
 
 
 def test_lock_is_not_inherited(tmp_path: Path) -> None:
-    """A child that outlives a killed set-up must not keep the next one waiting for ever."""
+    """A child that outlives a killed set-up must not block the next one."""
     with Cache(tmp_path).lock("name"):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
     try:
@@ -207,7 +207,7 @@ def free_within(lock: IO[str], seconds: float) -> bool:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "no space left for .*: make room, or set XDG_CACHE_HOME"),
+        (errno.ENOSPC, "no space left for .*: free space, or set XDG_CACHE_HOME"),
         (errno.EDQUOT, "no space left for"),
         (errno.EROFS, "cannot write to .*: Read-only file system; make it writable, or set XDG_CACHE_HOME"),
         (errno.EACCES, "cannot write to .*: Permission denied"),
@@ -242,7 +242,7 @@ def test_really_full(tmp_path: Path) -> None:
 
 
 def test_too_little_room_is_known_before_the_build(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"no space left for .*: make room \(1152921504606846975 MiB\)"):
+    with pytest.raises(SetupError, match=r"no space left for .*: free space \(1152921504606846975 MiB\)"):
         Cache(tmp_path).get("kind", "key", never, room=2**80 - 1)
     assert Cache(tmp_path).find("kind", "key") is None
 
@@ -254,11 +254,11 @@ def test_cache_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/user")
     assert default_root({"XDG_CACHE_HOME": "/var/x"}) == Path("/var/x/shadowfuzz")
-    assert default_root({"XDG_CACHE_HOME": ""}) == Path("/home/somebody/.cache/shadowfuzz")
-    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path("/home/somebody/.cache/shadowfuzz")
-    assert default_root({}) == Path("/home/somebody/.cache/shadowfuzz")
+    assert default_root({"XDG_CACHE_HOME": ""}) == Path("/home/user/.cache/shadowfuzz")
+    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path("/home/user/.cache/shadowfuzz")
+    assert default_root({}) == Path("/home/user/.cache/shadowfuzz")
 
 
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates: keys that depend on all that is in one, and what happens when there is no room."""
+"""Templates: keys depend on all inputs, and a full disk is handled."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_the_key_depends_on_all_that_is_in_a_template(machine: Machine, tmp_path
         change()
         keys.add(template_key(machine, "hash"))
     assert len(keys) == 2 + len(changed) + 2
-    assert template_key(replace(machine, name="other"), "hash") in keys, "the name is in none"
+    assert template_key(replace(machine, name="other"), "hash") in keys, "the name is not part of the key"
 
 
 class Saving:
-    """Stands for a machine that boots and is saved."""
+    """A fake machine that boots and is saved."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -79,7 +79,7 @@ def test_a_template_is_made_once_and_old_ones_go(
         made = clones.template(replace(machine, cmdline=f"number {number}"), "hash")
         assert made is not None
         os.utime(made.path / MANIFEST, (1000 + number, 1000 + number))
-        clones.template(machine, "hash")  # used all the time
+        clones.template(machine, "hash")  # used each time
     kept = {entry.path for entry in clones.cache.entries(KIND)}
     assert len(kept) == KEPT and first.path in kept and made.path in kept
     clones.discard(first)
@@ -90,7 +90,7 @@ def test_a_template_is_made_once_and_old_ones_go(
     ("error", "said"),
     [(OSError(28, "No space left on device"), "no space left"), (VmLost("m", "it died", ""), "it died")],
 )
-def test_no_template_is_no_reason_to_stop(
+def test_without_a_template_the_machine_boots(
     error: Exception, said: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Saving, directory: Path) -> None:
@@ -103,5 +103,5 @@ def test_no_template_is_no_reason_to_stop(
     clones = Clones(Cache(tmp_path / "cache"), lines.append)
     assert clones.template(machine, "hash") is None
     assert "no template, so it is booted in full" in lines[-1] and said in lines[-1]
-    assert list((tmp_path / "cache" / "building").iterdir()) == [], "nothing of it stays"
+    assert list((tmp_path / "cache" / "building").iterdir()) == [], "no partial entry remains"
     assert not list((tmp_path / "cache").glob(f"{KIND}-*"))

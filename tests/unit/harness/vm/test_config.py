@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: what the project carries, and one sentence for every kind of wrong file."""
+"""Targets: those of the project, and one sentence for every kind of invalid file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_carried_targets() -> None:
     for name in list_configs():
         config = load_config(name)
         assert config.name == name
-        assert "virtualization=on" in config.machine  # without it there is no EL2, and no KVM
+        assert "virtualization=on" in config.machine  # needed for EL2, and so for KVM
     assert load_config("kvm-vhe").mode is Mode.VHE
     assert load_config("kvm-vhe").cpu != load_config("kvm-nvhe").cpu
 
@@ -62,7 +62,7 @@ def test_unknown_name_lists_the_known() -> None:
 
 def test_another_emulator_is_part_of_the_name(tmp_path: Path) -> None:
     config = load_config("kvm-nvhe@6.12.117%cortex-a53%qemu-10.0")
-    assert config.name == "kvm-nvhe@6.12.117%qemu-10.0%cortex-a53", "one name, whatever the order"
+    assert config.name == "kvm-nvhe@6.12.117%qemu-10.0%cortex-a53", "one name for any order"
     assert (config.qemu, config.cpu, config.kernel_version) == ("10.0", "cortex-a53", "6.12.117")
     assert load_config(config.name) == config
     assert load_config("kvm-nvhe%max").cpu == "max" and load_config("kvm-vhe%qemu-10").cpu == load_config("kvm-vhe").cpu
@@ -79,7 +79,7 @@ def test_another_emulator_is_part_of_the_name(tmp_path: Path) -> None:
         ("kvm-nvhe%qemu-", "expected %qemu-VERSION, %CPU or both"),
         ("kvm-nvhe%qemu-7.2%qemu-10.0", "expected %qemu-VERSION, %CPU or both"),
         ("kvm-nvhe%max%max", "expected %qemu-VERSION, %CPU or both"),
-        ("kvm-vhe%cortex-a53", "cortex-a53 has no VHE, which kvm-vhe is about"),
+        ("kvm-vhe%cortex-a53", "cortex-a53 has no VHE, which kvm-vhe needs"),
         ("kvm-nope%max", "no such target"),
     ],
 )
@@ -203,9 +203,7 @@ def test_file_with_a_build_directory(tmp_path: Path) -> None:
     path.write_text('kernel_tree = "linux"\nmemory_mib = 1024\n')
     config = load_config(str(path))
     assert (config.name, config.kernel_tree, config.memory_mib) == (f"kvm-6.12-nvhe@{path}", tree, 1024)
-    assert config.cpu == load_config("kvm-6.12-nvhe").cpu, (
-        "what a file leaves out is that of the target that it is like"
-    )
+    assert config.cpu == load_config("kvm-6.12-nvhe").cpu, "missing keys are those of the target in `like`"
     assert load_config(config.name) == config, "a finding's target can be named again"
     path.write_text('kernel_tree = "linux"\nlike = "kvm-vhe"\n')
     assert (load_config(path).like, load_config(path).mode) == ("kvm-vhe", Mode.VHE)
@@ -213,7 +211,7 @@ def test_file_with_a_build_directory(tmp_path: Path) -> None:
     assert load_config(path).like == "kvm-protected"
     path.write_text(GOOD + 'like = "kvm-6.12-nvhe"\n')
     assert (load_config(path).like, load_config(path).kernel_package) == ("kvm-6.12-nvhe", "linux-image-cloud-arm64")
-    assert load_config(path).linux == "", "a package of the file's own may be of any series"
+    assert load_config(path).linux == "", "a file's own package may be of any series"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target as the text that is kept with a finding: it is read back, and taken by --target."""
+"""A target as the text that a finding keeps: it is read back, and --target accepts it."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_a_kernel_tree_need_not_be_there_any_more() -> None:
 
 @pytest.mark.parametrize("text", ["", "cpu = 5", 'cpu = "cortex-a72"', "[" * 100_000, "\ud800", "cpu = ["])
 def test_another_text(text: str) -> None:
-    with pytest.raises(InputError, match="no target"):
+    with pytest.raises(InputError, match="not a target"):
         read_stored(text, "x", "here")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends of machines by what their consoles say, word for word from kernels that died; reports as text."""
+"""Ends of machines from their consoles, recorded from crashed kernels; reports as text."""
 
 from __future__ import annotations
 
 import pytest
 
 from harness.errors import Dump, Remains
-from harness.vm.crash import Again, Report, end_of, from_text, panic_address, to_text
+from harness.vm.crash import Report, Reproduction, end_of, from_text, panic_address, to_text
 
 OOPS = """\
 [    2.0] Internal error: BRK handler: 00000000f2000000 [#1] SMP
@@ -28,7 +28,7 @@ AGENT = "shadowfuzz agent: /dev/kvm: No such file or directory\n" + INIT
     ("reason", "console", "places", "signature"),
     [
         (
-            "x: the kernel panicked or went off",
+            "x: the kernel panicked or powered off",
             OOPS,
             {"pc": "psci_sys_reset+0x4"},
             ("oops", "Internal error: BRK handler: N [#N] SMP", "kvm_handle_mmio_return"),
@@ -52,7 +52,7 @@ def test_ends(reason: str, console: str, places: dict[str, str], signature: tupl
     assert end_of(reason, console, Remains(places=places)).signature == signature
 
 
-def test_where_a_hang_was_is_told_though_it_is_no_part_of_its_name() -> None:
+def test_the_place_of_a_hang_is_reported_but_not_in_its_signature() -> None:
     places, samples = {"pc": "irq+0x4"}, {"irq+0x4": 1, "f+0x8": 3, "vectors+0x280": 5}
     end = end_of("x: no answer to a scenario within 10 s", "", Remains(places=places, samples=samples))
     assert end.sentence == "the target hung in f+0x8: x: no answer to a scenario within 10 s"
@@ -71,10 +71,10 @@ def test_the_address_of_a_panic_at_el2() -> None:
 
 def test_a_report_survives_its_text() -> None:
     remains = Remains({"pc": 1 << 63}, {"pc": "f+0x0"}, {"f+0x0": 9}, Dump("dumps/x", 2, 1, 0.5), ("no symbols",))
-    for again in (None, Again((0, 3), (2, 3), 4)):
+    for again in (None, Reproduction((0, 3), (2, 3), 4)):
         report = Report("oops", "words", "f+0x0", "reason", remains, again)
         assert from_text(to_text(report)) == report
-    assert Again((0, 3), (2, 3), 4).hits == 2 and Again((3, 3), (0, 0), 0).hits == 3
+    assert Reproduction((0, 3), (2, 3), 4).hits == 2 and Reproduction((3, 3), (0, 0), 0).hits == 3
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "remains": {}}'])

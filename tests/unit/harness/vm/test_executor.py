@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that a scenario is compiled to: what the module writes by itself is the same, in the same order."""
+"""Compilation of scenarios to operations: with writes by the module all operations stay, in the same order."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_nothing_else_changes(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_waits_is_in_one_piece_before_the_run_that_it_waits_in(seed: int) -> None:
-    """The agent takes the index of the first and the end of the last for all of it."""
+def test_delayed_writes_are_contiguous_and_precede_their_run(seed: int) -> None:
+    """The agent uses one range, from the index of the first to the end of the last."""
     left = 0
     for name, ops in groupby(program(generate(random.Random(seed)), by_probe=True), key=lambda op: op[0]):
         for op in ops:
@@ -67,7 +67,7 @@ def test_only_where_the_host_does_nothing_else(steps: str, expected: list[str]) 
 
 
 class Console:
-    """A machine that only prints; ``late`` comes while somebody waits, piece by piece."""
+    """A fake machine that only prints; ``late`` is printed during waits, part by part."""
 
     def __init__(self) -> None:
         self.text, self.late, self.asked = b"[    1.000000] WARNING: a.c:1 at boot+0x1/0x2\n", list[bytes](), 0
@@ -93,13 +93,13 @@ def console(monkeypatch: pytest.MonkeyPatch) -> tuple[Console, Executor]:
 
 def test_alarms_since_the_last_time(console: tuple[Console, Executor]) -> None:
     machine, runs = console
-    assert runs.alarms() == (), "the boot is no scenario's"
+    assert runs.alarms() == (), "alarms of the boot belong to no scenario"
     machine.text += b"[    2.000000] kvm [7]: Unsupported exception type: 1\n"
     assert runs.alarms() == ()
     machine.text += b"[    2.000000] WARNING: a.c:1 at f+0x1/0x2\n"
     assert [alarm.function for alarm in runs.alarms()] == ["f"]
     before = machine.asked
-    assert runs.alarms() == () and machine.asked == before + 1, "a look at the size is all"
+    assert runs.alarms() == () and machine.asked == before + 1, "only the size is read"
 
 
 def test_the_rest_of_a_line_and_of_an_alarm_come_later(console: tuple[Console, Executor]) -> None:
@@ -113,7 +113,7 @@ def test_the_rest_of_a_line_and_of_an_alarm_come_later(console: tuple[Console, E
     assert runs.alarms() == ()
 
 
-def test_a_console_that_grows_without_end_is_read_all_the_same(
+def test_a_console_that_never_stops_growing_is_read(
     console: tuple[Console, Executor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, runs = console

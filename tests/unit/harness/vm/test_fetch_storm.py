@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which registers tell that a guest will never execute an instruction again."""
+"""Registers that show that a guest will never execute an instruction again."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_a_fetch_at_the_vector_that_faults_comes_to_the_vector() -> None:
     [
         ("pc", VECTOR + 4),
         ("VBAR", 0x4001_0800),
-        ("ELR_EL1", 0x4000_0000),  # the first fault, of another instruction: the vector is still to be fetched
+        ("ELR_EL1", 0x4000_0000),  # the first fault, of another instruction: the vector was not fetched yet
         ("FAR_EL1", 0x4000_0000),
         ("ESR_EL1", 0x8200_0004),  # from EL0
-        ("ESR_EL1", 0x0200_0000),  # an undefined instruction was executed: time goes on
+        ("ESR_EL1", 0x0200_0000),  # an undefined instruction was executed: time advances
     ],
 )
-def test_whatever_else_goes_on(name: str, value: int) -> None:
+def test_other_registers_are_not_a_storm(name: str, value: int) -> None:
     assert not is_storm(STORM | {name: value})

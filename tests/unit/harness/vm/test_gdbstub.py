@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of QEMU's gdbstub, against a stub that plays its packets; that QEMU's are such is tests/vm's."""
+"""The client of QEMU's gdbstub, against a fake stub; tests/vm tests it against QEMU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ANSWERS: Mapping[bytes, bytes] = {
 
 
 def play(stub: socket.socket, answers: Mapping[bytes, bytes]) -> None:
-    """Answer packets until there is one that has no answer."""
+    """Answer packets until one has no answer."""
     waiting = b""
     stub.sendall(b"+$T05#b9")  # connecting stops the machine
     while data := stub.recv(4096):

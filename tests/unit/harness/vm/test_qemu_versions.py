@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU versions side by side: which name means which, what is here, and what does not run."""
+"""Several QEMU versions: selection by name, present ones, and one that does not run."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         install(tmp_path, version)
     install(tmp_path, "11.0.0", recipe="of another version of this project")
     found = qemu_versions.present(cache)
-    assert [each.version for each in found] == ["7.2.22", "10.0.10"], "the newest of a series, ours before all"
+    assert [each.version for each in found] == ["7.2.22", "10.0.10"], "the newest of a series, the installed one first"
     assert qemu_versions.find(cache, "7.2") == own
     newest = qemu_versions.find(cache, "10")
     assert newest is not None and newest.name == "qemu-10.0" and newest.package == "1:10.0.10+ds-1"
     assert qemu_versions.obtain(cache, "10.0") == newest, "nothing to fetch"
     Path(newest.command[0]).unlink()
-    assert qemu_versions.find(cache, "10.0.10") is None, "a damaged entry is none"
+    assert qemu_versions.find(cache, "10.0.10") is None, "a damaged entry is ignored"
 
 
 def test_a_qemu_that_does_not_run(tmp_path: Path) -> None:

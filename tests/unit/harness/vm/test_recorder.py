@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording needs, as far as it can be seen without a VM."""
+"""Requirements of a recording, as far as they can be tested without a VM."""
 
 from __future__ import annotations
 

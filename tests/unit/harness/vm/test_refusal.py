@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels that cannot run the agent, by what their consoles say."""
+"""Kernels that cannot run the agent, recognised by their consoles."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ AGENT = "shadowfuzz agent: loading probe.ko: "
         ),
         (
             "[ 1.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n",
-            "the kernel does not take an initramfs: VFS: Unable to mount root fs on unknown-block(0,0) "
+            "the kernel does not support an initramfs: VFS: Unable to mount root fs on unknown-block(0,0) "
             "(needs CONFIG_BLK_DEV_INITRD)",
         ),
-        # The agent's line did not come through before the panic.
+        # The agent's line was not sent before the panic.
         (
             f"[ 1.2] module probe: .gnu.linkonce.this_module section size must match\n{INIT}",
             "the recording module does not load: .gnu.linkonce.this_module section size must match",
         ),
-        # These say something of the kernel.
+        # These are faults of the kernel.
         ("[ 1.2] probe: loading out-of-tree module taints kernel.\n" + OOPS, ""),
         (INIT, ""),
         (f"shadowfuzz agent: creating a VM: Out of memory\n{INIT}", ""),

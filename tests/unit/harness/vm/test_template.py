@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates: copies with holes, and files with names."""
+"""Templates: sparse copies, and names of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_copy_has_the_same_bytes_and_holes_where_there_is_nothing(tmp_path: Pa
         written = copy_with_holes(source, file.fileno())
         file.seek(0)
         assert file.read() == os.pread(source, 64 * MIB, 0)
-        assert written <= 4 * MIB and os.fstat(file.fileno()).st_blocks * 512 <= 4 * MIB, "zeros take no room"
+        assert written <= 4 * MIB and os.fstat(file.fileno()).st_blocks * 512 <= 4 * MIB, "zeros take no space"
     os.close(source)
 
 

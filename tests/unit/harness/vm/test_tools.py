@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools that are run: what went wrong is said, and what is stuck ends."""
+"""Running tools: errors are reported, and hanging tools are ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from harness.vm.tools import run_tool, says_disk_full, telling_line
+from harness.vm.tools import reason_line, run_tool, says_disk_full
 
 
 def test_tools_say_what_went_wrong() -> None:
@@ -26,7 +26,7 @@ def test_tools_say_what_went_wrong() -> None:
     with pytest.raises(OSError, match="No space left on device"):
         run_tool(["sh", "-c", "echo 'cc1: error: a.s: No space left on device' >&2; exit 1"], "compiling", check=False)
     assert says_disk_full("E: You don't have enough free space in /var/cache/apt/archives/.")
-    assert telling_line("") == ""
+    assert reason_line("") == ""
 
 
 def test_slow_tools_are_reported() -> None:
@@ -43,7 +43,7 @@ def test_stuck_tool_is_ended_with_its_children(tmp_path: Path) -> None:
     assert time.monotonic() - start < 60
     child = int((tmp_path / "child").read_text())
     while alive(child):
-        assert time.monotonic() - start < 60, "the tool's child is still there"
+        assert time.monotonic() - start < 60, "the tool's child still runs"
         time.sleep(0.01)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doctor's rows: what is there is ok, what is not says how to get it."""
+"""Doctor's rows: present items are ok, missing ones say how to get them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_compilers_of_this_machine(compiler: Compiler) -> None:
     ("script", "why"),
     [
         (f"echo headers.c:1:10: {NO_HEADER}; echo compilation terminated.; exit 1", f"headers.c:1:10: {NO_HEADER}"),
-        ("exit 0", "made nothing"),
+        ("exit 0", "produced no output"),
     ],
 )
 def test_compilers_that_do_not_compile(
@@ -91,7 +91,7 @@ def test_compilers_that_do_not_compile(
 
 
 def test_a_compiler_without_a_header_of_the_sources(tmp_path: Path) -> None:
-    """Headers are looked for as the sources name them; what they have of their own is none of the system's."""
+    """The check uses the system headers of the sources; the sources' own headers are not system headers."""
     source = tmp_path / "plugin.c"
     source.write_text('#include <string.h>\n#include "own.h"\n#include <sys/nowhere.h>\n')
     host = COMPILERS[0]
@@ -123,10 +123,8 @@ def test_target() -> None:
     assert good.ok
     for fact in ("6.1.5-1", "/cache/kernel-1/Image", "sha256 aa"):
         assert fact in good.detail
-    noisy = check_target(TargetState(config, PREPARED, "aa", ("a WARN fired in kvm_init: WARNING",)))
-    assert (
-        noisy.ok and noisy.detail == f"{good.detail}; its kernel complains at boot: a WARN fired in kvm_init: WARNING"
-    )
+    noisy = check_target(TargetState(config, PREPARED, "aa", ("WARN in kvm_init: WARNING",)))
+    assert noisy.ok and noisy.detail == f"{good.detail}; alarms of its kernel at boot: WARN in kvm_init: WARNING"
     assert check_target(TargetState(config, PREPARED, "aa", ())) == good
     damaged = check_target(TargetState(config, PREPARED, "bb"))
     assert not damaged.ok

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The initramfs writer: what is written is read back, and the bytes are the format's."""
+"""The initramfs writer: its output is read back, and has the bytes of the format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_round_trip(members: list[Member]) -> None:
 
 
 def test_bytes_of_one_file() -> None:
-    """Written out by hand from buffer-format.rst."""
+    """The expected bytes are written by hand from buffer-format.rst."""
     head = (
         b"070701" b"00000001" b"000081ed" b"00000000" b"00000000" b"00000001" b"00000000" b"00000003"
         b"00000000" b"00000000" b"00000000" b"00000000" b"00000005" b"00000000"
@@ -43,7 +43,7 @@ def test_initramfs() -> None:
     assert members["probe.ko"].data == b"module"
     assert stat.S_ISCHR(members["dev/console"].mode)
     assert members["dev/console"].device == (5, 1)
-    # The kernel unpacks in order: a directory has to come before what is in it.
+    # The kernel unpacks in order: a directory must precede its files.
     assert list(members).index("dev") < list(members).index("dev/console")
     assert build_initramfs(b"agent", b"module") == build_initramfs(b"agent", b"module")
 
@@ -51,6 +51,6 @@ def test_initramfs() -> None:
 @given(MEMBERS.filter(bool), st.data())
 def test_truncated_is_an_error(members: list[Member], data: st.DataObject) -> None:
     archive = write_cpio(members)
-    end = len(archive) - len(TRAILER) - 4  # into the trailer's name: what follows it is padding
+    end = len(archive) - len(TRAILER) - 4  # inside the trailer's name: only padding follows it
     with pytest.raises(ValueError, match=r"no cpio header|beyond the archive"):
         read_cpio(archive[: data.draw(st.integers(0, end))])

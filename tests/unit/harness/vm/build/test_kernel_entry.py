@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels as entries of the cache: those of build directories, and packages of another series than was meant."""
+"""Kernels as entries of the cache: build directories, and packages of another series than the target's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_build_directory(tmp_path: Path) -> None:
     assert (entry.facts["release"], entry.facts["headers"]) == (FAKE_RELEASE, str(tree))
     image = (entry.path / "Image").read_bytes()
     assert image == (tree / IMAGE).read_bytes()
-    # A build that goes on must not change what machines boot from.
+    # A later build must not change the image that machines boot.
     (tree / IMAGE).write_bytes(image + b"changed")
     assert (entry.path / "Image").read_bytes() == image
 
@@ -86,10 +86,10 @@ def test_package_of_another_series() -> None:
 def test_a_package_of_another_series_is_taken_from_the_archive(name: str) -> None:
     config = load_config(name)
     assert archive_version(config, "bookworm") == ""
-    # There the meta packages are 6.12 and none.
+    # There one meta package is 6.12, and the other does not exist.
     assert archive_version(config, "trixie") == f"{config.linux}.*"
-    assert archive_version(config, "forky") == f"{config.linux}.*", "not known: the package may be anything"
-    assert archive_version(config, "") == "", "not Debian: what the cache has"
+    assert archive_version(config, "forky") == f"{config.linux}.*", "unknown release: the package may be of any series"
+    assert archive_version(config, "") == "", "not Debian: only the cache is used"
     assert archive_version(load_config(f"{name}@6.12.100"), "trixie") == "6.12.100"
     assert archive_version(load_config("kvm-7.3-nvhe"), "trixie") == "7.3.*"
     assert archive_version(replace(config, linux=""), "trixie") == "", "a target file that names a package only"

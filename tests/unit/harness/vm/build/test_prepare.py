@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between a configuration and a boot, as far as it can be seen without fetching a kernel."""
+"""Preparation of a target, as far as it can be tested without fetching a kernel."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a target is given to record: programs that cannot run there are refused, the rest is packed as it is."""
+"""Programs to record: those that cannot run in a target are refused, others are packed unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_programs_of_the_project_compile() -> None:
 
 
 USAGE = (
-    # arguments, what the one line says
+    # arguments, the text of the error line
     ([], "expected either --linux or a program"),
     (["--linux", "PROGRAM"], "expected either --linux or a program"),
     (["--file", "a/b=PROGRAM", "PROGRAM"], "without a slash"),

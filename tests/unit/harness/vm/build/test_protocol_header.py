@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mailbox has one description: what a C compiler makes of the rendered header is what the tables say."""
+"""The mailbox has one description: a C compiler gets the tables' offsets and numbers from the rendered header."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ MACROS = {
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, int]]:
-    """What the compiler says: (struct, field, offset), (struct, sizeof, size), (macro, name, value)."""
+    """Return the compiler's values: (struct, field, offset), (struct, sizeof, size), (macro, name, value)."""
     work = tmp_path_factory.mktemp("header")
     (work / "protocol.h").write_text(protocol_header.render())
     (work / "main.c").write_text(_program(MACROS))
@@ -130,7 +130,7 @@ def test_registers_that_vhe_keeps_in_the_cpu_are_read_by_their_el12_names() -> N
 
 
 def test_the_agent_carries_out_every_operation() -> None:
-    """But for those that are a record only, which the recording module writes."""
+    """Except operations that are only records, which the recording module writes."""
     agent, module = (GUEST_SOURCES / "agent.c").read_text(), (GUEST_SOURCES / "later.h").read_text()
     for name, (_, what) in protocol.OPS.items():
         is_record = what.startswith("a record only")

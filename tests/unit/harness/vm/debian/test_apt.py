@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What apt is told, and what its answers mean."""
+"""The configuration of the private apt, and the interpretation of its output."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DPkg::Post-Invoke:: "rm -rf /";
     conf = render_apt_conf(Path("/c/apt"), "amd64", passed)
     assert 'APT::Architectures { "arm64"; "amd64"; };' in conf
     assert 'APT::Architectures { "arm64"; };' in render_apt_conf(Path("/c"), "arm64", ())
-    assert conf.index("proxy.example") < conf.index("Dir::State")  # ours come last, and so win
+    assert conf.index("proxy.example") < conf.index("Dir::State")  # the private options come last and override
     directories = [line.split('"')[1] for line in conf.splitlines() if line.startswith("Dir::")]
     assert all(name.startswith("/c/apt") or name in ("/dev/null", "") for name in directories)
 
@@ -63,7 +63,7 @@ def test_record() -> None:
 
 
 class FakeArchive(Archive):
-    """The archive of a small table; what is not in it is not there."""
+    """An archive with the packages of a small table."""
 
     def show(self, name: str, architecture: str = "arm64") -> Package:
         versions = {"linux-image-cloud-arm64": "6.1.5-1", "linux-headers-6.1.0-1-cloud-arm64": self.offline_reason}
@@ -111,7 +111,7 @@ def test_damaged_download_is_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     data = b"a package"
     package = Package("p", "1:2-3", "arm64", (), hashlib.sha256(data).hexdigest())
     archive = Archive(tmp_path, "amd64", "", quiet)
-    # A fake apt-get, for the real one would fetch; the file name is as apt writes it.
+    # A fake apt-get, because the real one would fetch; the file name is that of apt.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "apt-get").write_text(
         "#!/bin/sh\n[ -e p_1%3a2-3_arm64.deb ] || printf 'a package' >p_1%3a2-3_arm64.deb\n"

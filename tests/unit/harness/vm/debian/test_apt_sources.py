@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which archives a machine's apt sources give us, in both formats."""
+"""The archives that are read from a machine's apt sources, in both formats."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_deb822_format() -> None:
         (f"{MIRROR}-security/", "bookworm-security"),
     ]
     assert found[0].options == KEY
-    # The key that is written out keeps its lines; that an owner trusts a source blindly is not taken over.
+    # An embedded key keeps its lines; the option Trusted is not copied.
     key = "\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mDMEY\n -----END PGP PUBLIC KEY BLOCK-----"
     assert found[2].options == (("Check-Valid-Until", "no"), ("Signed-By", key))
 
@@ -167,7 +167,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_a_source_is_one_stanza(text: str) -> None:
-    """Whatever stands in a source, it cannot add a second one, or an option, to our file."""
+    """No text of a source can add a second source, or an option, to the private file."""
     for source in debian_sources(parse_deb822(f"Types: deb\nURIs: http://x/debian\n{text}"), "bookworm"):
         assert source.stanza().count("\n\n") == 0
     for source in parse_one_line(f"deb [signed-by={text}] {MIRROR} bookworm main"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of a small fake archive: which name means which, and what is remembered."""
+"""Kernels of a small fake archive: selection by name, and kernels that have left the archive."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def kernels() -> Kernels:
 
 
 def test_a_kernel_is_its_image_and_all_that_a_module_needs(kernels: Kernels) -> None:
-    old, bookworm, newest = kernels.kernels  # in order; meta packages are none
+    old, bookworm, newest = kernels.kernels  # in order, without meta packages
     assert (old.version, old.headers, old.size) == ("6.1.164-1", (), 20)
     assert [p.name for p in bookworm.headers] == [
         *("linux-headers-6.1.0-47-cloud-arm64", "linux-headers-6.1.0-47-common", "linux-kbuild-6.1"),
@@ -72,7 +72,7 @@ def test_a_version_or_its_beginning_names_one_kernel() -> None:
     assert kernels.find("6.12.117-1").version == "6.12.117-1"
     assert kernels.find("7.3").version == "7.3.4-1~bpo13+1"
     for wanted, says in (
-        ("6.1", "2 kernels begin so: 6.1.192-1, 6.1.192-2"),
+        ("6.1", "2 kernels match: 6.1.192-1, 6.1.192-2"),
         ("7.2.1", "no such kernel; there are 7 of 6.1, 6.12, 7.2, 7.3"),
         ("9", "no such kernel"),
     ):

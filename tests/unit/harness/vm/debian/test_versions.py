@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions of Debian packages: their order is dpkg's, and what of them is Linux's."""
+"""Versions of Debian packages: they sort as by dpkg, and contain the version of Linux."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def test_versions_sort_as_dpkg_sorts_them() -> None:
     assert tuple(sorted(shuffled, key=version_key)) == ORDERED
     for low, high in pairwise(ORDERED):
         assert subprocess.run(["dpkg", "--compare-versions", low, "lt", high], check=False).returncode == 0
+
+
+def test_other_text_sorts_too() -> None:
+    """Names of targets: a version with an emulator, a wildcard, a directory, no version at all."""
+    names = ("", "/root/linux", "6.1.164-1", "6.1.164-1%cortex-a76", "6.1.170-2", "7.3.*", "7.3.4-1")
+    assert tuple(sorted(set(names), key=version_key)) == names
 
 
 def test_parts_of_versions() -> None:

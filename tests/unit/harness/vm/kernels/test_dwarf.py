@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source lines of executed code: read from a small kernel that is compiled here, counted from made-up edges."""
+"""Source lines of executed code: read from a small compiled kernel, counted from synthetic edges."""
 
 from __future__ import annotations
 

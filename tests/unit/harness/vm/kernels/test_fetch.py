@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which release lends its headers to one that has none."""
+"""Selection of the release whose headers are used for one without headers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacked packages: where image and headers are, and how their tools run."""
+"""Unpacked packages: the places of image and headers, and wrappers of their tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.vm.kernels.files import SUFFIX, find_headers, find_image, make_relo
 
 
 def test_tools_run_with_libraries_of_their_own(tmp_path: Path) -> None:
-    """A real program and this machine's own libraries, as if they were another release's."""
+    """Uses a real program and this machine's libraries in place of another release's."""
     true = Path("/usr/bin/true")
     if true.read_bytes()[:4] != b"\x7fELF" or not Path("/lib64/ld-linux-x86-64.so.2").exists():
         pytest.skip("an amd64 machine")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's text from a table of symbols, made up here in the shape of the real ones."""
+"""KVM's text from a synthetic symbol table with the structure of real ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_functions_have_their_part_and_their_place_in_ram() -> None:
         "kvm_pgtable_stage2_map": EL1,
         "stage2_split_walker": EL1,
         "kvm_arm_vcpu_enter_exit": EL1,
-        "__kvm_nvhe___kvm_hyp_init": EL2,  # the section's own names are none of a function
+        "__kvm_nvhe___kvm_hyp_init": EL2,  # names of sections are not functions
         "__kvm_nvhe_handle_trap": EL2,
     }
     assert text.at("io_mem_abort") == LOAD_OFFSET + 0x5FE20
@@ -65,7 +65,7 @@ def test_functions_have_their_part_and_their_place_in_ram() -> None:
         (0x5FE24, "io_mem_abort+0x4"),
         (0x8B86C, "io_mem_abort+0x2ba4c"),
         (0xBD1FFC, "__kvm_nvhe_handle_trap+0xeffc"),
-        (0x8C180, hex(LOAD_OFFSET + 0x8C180)),  # behind KVM's text
+        (0x8C180, hex(LOAD_OFFSET + 0x8C180)),  # after KVM's text
         (0x44E4C, hex(LOAD_OFFSET + 0x44E4C)),  # before it
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel build directories: what identifies the kernel in one, and one sentence for each part that is missing."""
+"""Kernel build directories: the identity of the kernel, and one sentence for each missing part."""
 
 from __future__ import annotations
 

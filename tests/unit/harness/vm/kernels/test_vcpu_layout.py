@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts in numbers: what a release without headers must have in its BTF for the recording module."""
+"""Layouts as numeric offsets: a release without headers, with the needed types in its BTF."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from harness.vm.kernels.vcpu_layout import SLOTS, SYNC_CALL, render_borrowed
 
 
 class FakeBtf:
-    """Every member is somewhere; the calls of the hypervisor are those that are given."""
+    """Every member has some offset; the hypervisor's calls are given."""
 
     def __init__(self, calls: Mapping[str, int]) -> None:
         self.enums = {"vcpu_sysreg": {name: i for i, name in enumerate(SLOTS)}, "__kvm_host_smccc_func": calls}
 
     def enum(self, name: str) -> Mapping[str, int]:
-        """Stand in for the kernel's enumerators."""
+        """Return the given enumerators."""
         return self.enums[name]
 
     def offset(self, _path: str) -> int:
-        """Stand in for a member's place."""
+        """Return some offset."""
         return 8
 
     def size(self, _name: str) -> int:
-        """Stand in for a struct's size."""
+        """Return some size."""
         return 1024
 
 

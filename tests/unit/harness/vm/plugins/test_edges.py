@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map of edges: what its bytes say, made up here; that the plugin writes such bytes is tests/vm's."""
+"""The map of edges: decoding of synthetic bytes; tests/vm tests that the plugin writes such bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.vm.plugins.edges import EdgeMap, Reached, decode, read_edges
 
 
 def a_map(rows: dict[int, tuple[int, int, int]], blocks: dict[int, int]) -> bytes:
-    """A map with (from, to, count) at places, and blocks with their sizes."""
+    """Return a map with (from, to, count) at places, and blocks with their sizes."""
     data = bytearray(edges.SIZE)
     struct.pack_into("<Q", data, 0, edges.MAGIC)
     for place, (before, block, count) in rows.items():
@@ -32,7 +32,7 @@ def test_only_edges_of_the_last_scenario_are_taken() -> None:
     assert decode(a_map(ROWS, BLOCKS)) == Reached({(0, 0x24_5000): 1, (0x24_5000, 0x24_5010): 255}, BLOCKS)
 
 
-def test_a_file_tells_all_edges_that_it_ever_held(tmp_path: Path) -> None:
+def test_a_file_has_all_edges_ever_recorded(tmp_path: Path) -> None:
     path = tmp_path / "map"
     path.write_bytes(a_map(ROWS, BLOCKS))
     assert read_edges(path) == {(0, 0x24_5000), (0x24_5000, 0x24_5010), (0x24_5010, 0x24_5000)}
