@@ -12,6 +12,7 @@ import re
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -67,12 +68,13 @@ class GiveUp(Exception):
 class WorkerContext:
     """The targets, counters and stores of a worker.
 
-        ``targets`` are the one or two targets; they run and check scenarios.  ``count_coverage`` gets the index of a
-        coverage counter.  ``on_run`` is called after an input has been run, before its divergences are confirmed.
-        ``findings`` stores confirmed findings, ``flaky`` those that were not seen again, ``dumps`` the memory of lost
-        machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all processes share, in
-        nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
-    ``own_qemu`` are the same targets on Debian's own QEMU, if these run on the fast one.
+    ``targets`` are the one or two targets; they run and check scenarios.  ``count_coverage`` gets the index of a
+    coverage counter.  ``on_run`` is called after an input has been run, before its divergences are confirmed.
+    ``findings`` stores confirmed findings, ``flaky`` those that were not seen again, ``dumps`` the memory of lost
+    machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all processes share, in
+    nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.  ``own_qemu`` are the
+    same targets on Debian's own QEMU, if these run on the fast one.  ``offer`` is called with each scenario and the
+    indices of the coverage counters that it hit.
     """
 
     targets: TargetSet[Side]
@@ -86,6 +88,7 @@ class WorkerContext:
     ticks: Callable[[], int]
     described: Mapping[str, str] = field(default_factory=dict)
     own_qemu: TargetSet[Side] | None = None
+    offer: Callable[[Scenario, AbstractSet[int]], None] = lambda _, __: None
 
 
 class _Shown(NamedTuple):
@@ -199,13 +202,16 @@ class Worker:
         found = self._run(scenario, fresh_vm=False)
         self._with.on_run()
         self._stats.add("count", "scenarios")
+        covered: set[int] = set()
         for seen in found:
             if seen.other is None:  # else it compares the traces of both targets, whose own observations are counted
                 self._stats.add("status", seen.checked.status)
                 for index in features(seen.traces[0], seen.checked):
                     self._with.count_coverage(index)
                     self._stats.saw(index)
+                    covered.add(index)
             self._count(seen.checked)
+        self._with.offer(scenario, covered)
         clusters = clusters_of(found)
         if clusters:
             self._unexplained(scenario, found, clusters)

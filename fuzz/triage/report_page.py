@@ -16,7 +16,9 @@ from fuzz.corpus.coverage_survey import possible_decisions
 from fuzz.paths import KNOWN_DIR
 from fuzz.store.database import Database
 from fuzz.store.kept_findings import read_findings
+from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
+from fuzz.triage.metrics import exposition, read_standing
 from fuzz.triage.report_site import AsCalled, Site
 from harness.findings.known_divergences import Catalogue
 from harness.output_file import write_whole
@@ -50,7 +52,7 @@ def site_of(database: Database, campaign: Path, as_called: AsCalled = str) -> Si
         # A database that is no file is assumed to change at intervals.
         return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
 
-    return Site(lambda: book_of(database, campaign), stamp, as_called)
+    return Site(lambda: book_of(database, campaign), stamp, lambda: exposition(read_standing(database)), as_called)
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -67,6 +69,7 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
     InputError: the database cannot be read.
     """
     (runs, no_runs), kept = History(database).readable(), read_findings(database)
+    nodes, no_nodes = Nodes(database).readable()
     found = kept.stories
     if campaign is not None and runs and runs[-1].summary is None:
         stats = merge(map(read_stats, (campaign / RUN).glob("*.stats")))
@@ -85,7 +88,8 @@ def book_of(database: Database, campaign: Path | None = None) -> Book:
         releases={row.id: row.releases for row in kept.rows},
         said={id_: Annotation(mark.status, mark.assignee, mark.note) for id_, mark in kept.marks.items()},
         out="" if campaign is None else str(campaign),
-        unreadable=tuple(map(str, (*kept.unreadable, *no_runs))),
+        unreadable=tuple(map(str, (*kept.unreadable, *no_runs, *no_nodes))),
+        nodes=nodes,
     )
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fuzz.triage.metrics import EXPOSITION
 from harness.errors import InputError
 from harness.report import api
 from harness.report.campaign_data import Book
@@ -24,6 +25,7 @@ from harness.report.html_report import finding_page, page
 HTML, JSON = "text/html; charset=utf-8", "application/json"
 AsCalled = Callable[[str], str]
 """Replaces the program's name in the commands of a page."""
+METRICS = "/metrics"
 LOOK_SECONDS = 1.0
 """Minimum interval between two checks for a change of the database."""
 FINDINGS = "/findings/"
@@ -56,6 +58,7 @@ _LISTS: dict[str, Callable[[Book], api.Json]] = {
     "/errata": api.errata,
     "/clusters": api.clusters,
     "/runs": api.runs,
+    "/nodes": api.nodes,
 }
 
 
@@ -91,7 +94,7 @@ class _Snapshot:
             )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
-        return answer(404, HTML, f"there are /, {FINDINGS}ID and {api.ROOT}")
+        return answer(404, HTML, f"there are /, {FINDINGS}ID, {METRICS} and {api.ROOT}")
 
     def _api(self, path: str) -> Answer:
         assert isinstance(self.book, Book)
@@ -108,11 +111,18 @@ def _is_api(path: str) -> bool:
 class Site:
     """The site.  ``read`` reads the database (InputError: it cannot); a change of ``stamp`` indicates new contents.
 
+    ``metrics`` returns the numbers that Prometheus asks for, as text; they are read anew each time, which is cheap.
     ``as_called`` replaces the program's name in a page's commands.
     """
 
-    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object], as_called: AsCalled = str) -> None:
-        self._read, self._stamp, self._as_called = read, stamp, as_called
+    def __init__(
+        self,
+        read: Callable[[], Book],
+        stamp: Callable[[], object],
+        metrics: Callable[[], str],
+        as_called: AsCalled = str,
+    ) -> None:
+        self._read, self._stamp, self._metrics, self._as_called = read, stamp, metrics, as_called
         self._lock = threading.Lock()
         self._making = False
         self._looked = time.monotonic()
@@ -121,10 +131,18 @@ class Site:
 
     def get(self, path: str) -> Answer:
         """Return the answer for a path without its query."""
+        if path == METRICS:
+            return self._numbers()
         self._look()
         made = self._made
         with self._lock:
             return made.get(path)
+
+    def _numbers(self) -> Answer:
+        try:
+            return answer(200, EXPOSITION, self._metrics())
+        except InputError as error:
+            return answer(500, "text/plain; charset=utf-8", f"{error}\n")
 
     def _make(self) -> _Snapshot:
         try:

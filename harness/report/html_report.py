@@ -8,7 +8,7 @@ from itertools import chain
 
 from harness.findings.regressions import NEW
 from harness.relations.registry import WORDS
-from harness.report import html_nights, html_problems
+from harness.report import html_nights, html_nodes, html_problems
 from harness.report.campaign_data import Book, Branch
 from harness.report.finding_data import Group, Story, groups, show_command
 from harness.report.glossary import ABOUT, LIKE, VERDICTS
@@ -24,6 +24,7 @@ _NAV = (
     ("problems", "Problems"),
     ("errata", "Errata"),
     ("nights", "Nights"),
+    ("nodes", "Nodes"),
     ("overview", "Overview"),
     ("clusters", "Clusters"),
     ("known", "Known"),
@@ -44,7 +45,9 @@ def page(book: Book, *, live: bool = False) -> str:
 
 
 def _page(book: Book, parts: _Parts) -> str:
-    nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in _NAV), aria_label="Parts of the report")
+    nodes = html_nodes.nodes(book.nodes, book.runs)
+    shown = [(name, title) for name, title in _NAV if nodes or name != "nodes"]
+    nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in shown), aria_label="Parts of the report")
     places = {erratum.id: f"erratum-{erratum.id}" for erratum in book.errata}
     places |= {problem.id: problem_anchor(problem) for problem in book.problems}
     body = el(
@@ -53,6 +56,7 @@ def _page(book: Book, parts: _Parts) -> str:
         html_problems.problems(book, parts.folded),
         html_problems.errata(book),
         html_nights.nights(book.runs, places),
+        nodes,
         _overview(book),
         parts.clusters(),
         _known(book),
