@@ -38,7 +38,7 @@ from harness.errors import InputError, SetupError
 from harness.findings.finding import Subject
 
 ROWS_SECONDS = 5.0
-"""How often the database is told how nodes stand."""
+"""How often the state of the nodes is written to the database."""
 
 
 @dataclass(frozen=True, slots=True)

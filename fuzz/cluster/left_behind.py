@@ -98,8 +98,8 @@ def _carry_all(place: Path, store: str) -> bool:
 def remove(place: Path) -> None:
     """Remove a node's directory, which the caller holds: all that it had is in the database.
 
-    Only the memory of lost machines stays, beside it.  It goes in one step: whoever waits for the directory makes
-    another one.
+    Only the memory of lost machines stays, next to it.  The rename is one step: a process that waits for the
+    directory makes another one.
     """
     with suppress(OSError):
         away = place.with_name(f"{GONE}{place.name}")

@@ -38,7 +38,7 @@ from harness.vm.cache import default_root
 from harness.vm.target import has_protected_vms
 
 FOREVER = 1e9
-"""Seconds: a node runs until it is told to end."""
+"""Seconds: a node runs until the head ends it."""
 COUNT_SECONDS = 10.0
 """How often counts are carried over, times the pause between two looks in seconds; what is new goes at once."""
 SETTLE_SECONDS = 30.0
@@ -71,7 +71,7 @@ class Node:
         self._started = time.monotonic()
 
     def stop(self) -> None:
-        """Tell the node to end; its last report comes when it has."""
+        """Make the node end; its last report comes when it has."""
         self._stop.set()
 
     def report(self, pause: float) -> NodeReport:
@@ -80,12 +80,12 @@ class Node:
         return self._report
 
     def run(self) -> None:
-        """Work until told to end.  Raises nothing: the report says what went wrong."""
+        """Work until :meth:`stop`.  Raises nothing: the report says what went wrong."""
         try:
             self._work()
         except (ShadowfuzzError, OSError) as error:
             self._tell(state=FAILED, why=str(error))
-        except BaseException as error:  # a fault of ours ends this node, not the campaign
+        except BaseException as error:  # an error of shadowfuzz ends this node, not the campaign
             self._tell(state=FAILED, why=f"shadowfuzz failed: {error!r}")
             raise
 
@@ -114,14 +114,14 @@ class Node:
             if not self._report.why:  # all of it is in the database of all
                 remove(self._place)
         settle(self._cache, job.store)
-        self._tell(state=FAILED if failure else ENDED)  # the last word: the process is killed behind it
+        self._tell(state=FAILED if failure else ENDED)  # the last report: the process is killed after it
 
     def _fuzz(self, prepared: Prepared) -> str:
-        """Run workers until told to end; return why they could not go on, empty if they could."""
+        """Run workers until :meth:`stop`; return why they could not go on, empty if they could."""
         job, place = self._job, self._place
         url, offers = default_url(place), place / RUN / OFFERS
         offers.mkdir()
-        shared = Database(job.store)
+        shared = Database(job.store, keep_connection=True)
         corpus = SharedCorpus(shared, corpus_key(prepared.targets.subject))
         sync = Sync(Carrier(Database(url), shared, f"{job.run}/{job.node}"), Exchange(corpus, offers, place / CORPUS))
         launch = Launcher(job.targets, job.seed, place, url, prepared.guide.mode, offers=offers)
@@ -165,7 +165,7 @@ class Node:
 
 
 class Sync:
-    """What a node does with the database of all, again and again."""
+    """What a node does with the database of all, repeatedly."""
 
     def __init__(self, carrier: Carrier, exchange: Exchange) -> None:
         self.carrier, self.exchange = carrier, exchange
@@ -195,7 +195,7 @@ class Sync:
 
 
 def _attempt(*steps: Callable[[], object]) -> str:
-    """Take steps; return why one failed.  Those behind it are taken as well."""
+    """Take steps; return why one failed.  The later ones are taken as well."""
     why = ""
     for step in steps:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the head of a cluster needs of whoever runs the nodes; Ray does it for real (:mod:`fuzz.cluster.ray_nodes`)."""
+"""What the head of a cluster needs of its nodes; Ray implements it (:mod:`fuzz.cluster.ray_nodes`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Nodes(Protocol):
         ...
 
     def stop(self, node: str) -> None:
-        """Tell a node to end."""
+        """Make a node end."""
         ...
 
     def forget(self, node: str) -> None:

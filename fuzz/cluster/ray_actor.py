@@ -22,5 +22,5 @@ class NodeActor:
         return self._node.report(pause).to_json()
 
     def stop(self) -> None:
-        """Tell the node to end."""
+        """Make the node end."""
         self._node.stop()

@@ -69,7 +69,7 @@ class RayNodes:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         how = {
-            "num_cpus": 0,  # its workers are processes of their own, as many as it is told
+            "num_cpus": 0,  # its workers are processes of their own, as many as its job says
             "max_restarts": MAX_RESTARTS,
             "max_concurrency": 4,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place, soft=False),
@@ -99,7 +99,7 @@ class RayNodes:
                 yield node, Answer(gone=_first_line(error))
 
     def stop(self, node: str) -> None:
-        """Tell a node to end; nothing waits for it."""
+        """Make a node end; nothing waits for it."""
         if node in self._actors:
             self._actors[node].stop.remote()
 
@@ -118,7 +118,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _probe(place: tuple[str, int], address: Address) -> None:
-    """InputError: nobody listens there; Ray itself would try again for minutes."""
+    """InputError: no process listens there; Ray itself would try again for minutes."""
     try:
         socket.create_connection(place, timeout=10).close()
     except OSError as error:
@@ -196,7 +196,7 @@ def connected(address: Address, work: Work) -> Iterator[RayNodes]:
             ray.init(**how)  # its processes end with the thread that started them
         else:
             _connect(ray, how)
-    except Exception as error:  # Ray raises many things, some of them nobody's but its own
+    except Exception as error:  # Ray raises exceptions of many types
         if address.is_local:
             raise SetupError(f"Ray cannot start a cluster on this machine: {_first_line(error)}") from error
         raise InputError("--cluster", None, f"no Ray cluster at {address.text}: {_first_line(error)}") from error

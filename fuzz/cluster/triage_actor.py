@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from fuzz.cluster.triage_job import Told, TriageJob
+from fuzz.cluster.triage_job import Result, TriageJob
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import Explainer, story_of
@@ -28,18 +28,18 @@ class TriageActor:
         self._triager: Triager | None = None
 
     def triage(self, id_: str) -> str:
-        """Do one finding; return what came of it, as JSON."""
+        """Do one finding; return the result as JSON."""
         try:
             story = story_of(self._store, id_, self._explainer)
             triager = self._for(story.kept.finding.subject)
             if not triager.waits(story):
-                return Told(id_, "left as it is: done before, or of another kernel than this node has").to_json()
-            return Told(id_, triager.do(story.kept)).to_json()
+                return Result(id_, "left as it is: done before, or of another kernel than this node has").to_json()
+            return Result(id_, triager.do(story.kept)).to_json()
         except (SetupError, TargetError, OSError) as error:
             self._close()
-            return Told(id_, str(error), again=True).to_json()
+            return Result(id_, str(error), again=True).to_json()
         except InputError as error:
-            return Told(id_, f"left as it is: {error}").to_json()
+            return Result(id_, f"left as it is: {error}").to_json()
 
     def stop(self) -> None:
         """End the machines."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from fuzz.cluster.head import LOOK_SECONDS, PATIENCE_SECONDS, POLL_SECONDS
 from fuzz.cluster.nodes import Nodes
-from fuzz.cluster.triage_job import Told
+from fuzz.cluster.triage_job import Result
 from harness.errors import InputError
 
 MAX_TRIES = 3
@@ -21,7 +21,7 @@ MAX_FAILURES = 3
 
 @dataclass
 class TriageHead:
-    """Hands out findings; ``say`` is told what came of each.  ``job`` is that of every node."""
+    """Hands out findings; ``say`` gets a line for each.  ``job`` is that of every node."""
 
     nodes: Nodes
     job: str
@@ -79,21 +79,21 @@ class TriageHead:
     def _take(self, name: str, text: str) -> None:
         asked = self._doing.get(name)
         try:
-            told = Told.from_json(text, name)
-            if told.id != asked:
-                raise InputError(name, None, f"an answer about {told.id}, asked was {asked}")
+            result = Result.from_json(text, name)
+            if result.id != asked:
+                raise InputError(name, None, f"an answer about {result.id}, asked was {asked}")
         except InputError as error:
             self._again(name, str(error), gone=False)
             return
-        if told.again:
-            self._again(name, told.told, gone=False)
+        if result.again:
+            self._again(name, result.words, gone=False)
             return
         self._failures[name] = 0
         self._doing[name] = None
-        self._count(told.id, told.told)
+        self._count(result.id, result.words)
 
     def _again(self, name: str, why: str, *, gone: bool) -> None:
-        """Give what a node was doing to another one; leave the node out if it fails again and again."""
+        """Give what a node was doing to another one; leave the node out if it fails repeatedly."""
         id_ = self._doing.get(name)
         self._failures[name] += 1
         if gone or self._failures[name] >= MAX_FAILURES:
@@ -109,7 +109,7 @@ class TriageHead:
         else:
             self._count(id_, f"left as it is: {why}", done=False)
 
-    def _count(self, id_: str, told: str, *, done: bool = True) -> None:
+    def _count(self, id_: str, result: str, *, done: bool = True) -> None:
         self._done += done
         left = len(self._waiting) + sum(doing is not None for doing in self._doing.values())
-        self.say(f"{self._total - left} of {self._total}: {id_}: {told}")
+        self.say(f"{self._total - left} of {self._total}: {id_}: {result}")

@@ -11,7 +11,7 @@ from fuzz.campaign.worker_job import fields_of
 from harness.errors import InputError
 from harness.findings.finding import ID
 
-MAX_ANSWER, MAX_TOLD = 10_000, 500
+MAX_ANSWER, MAX_RESULT = 10_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class TriageJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of the finding ``id``: a sentence; ``again``: it is to be tried on another node."""
+class Result:
+    """What came of the finding ``id``: a sentence, ``words``; ``again``: it is to be tried on another node."""
 
     id: str
-    told: str
+    words: str
     again: bool = False
 
     def to_json(self) -> str:
@@ -48,19 +48,19 @@ class Told:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Told:
+    def from_json(cls, text: str, where: str) -> Result:
         """Read an answer.  InputError: it is none."""
         try:
             if len(text) > MAX_ANSWER:
                 raise ValueError(f"{len(text)} characters, expected at most {MAX_ANSWER}")
-            row = fields_of(json.loads(text), _TOLD)
+            row = fields_of(json.loads(text), _RESULT)
             if not ID.fullmatch(row["id"]):
                 raise ValueError(f"id is {row['id'][:40]!r}, expected that of a finding")
         except (ValueError, RecursionError) as error:
             raise InputError(where, None, f"no answer of a node: {str(error)[:200]}") from error
-        told = "".join(c if c.isprintable() else " " for c in row["told"])[:MAX_TOLD]
-        return cls(row["id"], told, row["again"])
+        result = "".join(c if c.isprintable() else " " for c in row["words"])[:MAX_RESULT]
+        return cls(row["id"], result, row["again"])
 
 
 _JOB: Mapping[str, tuple[type, ...]] = {"store": (str,), "runs": (int,), "only_new": (bool,)}
-_TOLD: Mapping[str, tuple[type, ...]] = {"id": (str,), "told": (str,), "again": (bool,)}
+_RESULT: Mapping[str, tuple[type, ...]] = {"id": (str,), "words": (str,), "again": (bool,)}

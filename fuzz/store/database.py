@@ -128,11 +128,13 @@ def _clean(value: object) -> object:
 class Database:
     """A database by its URL; the first write creates or migrates it, also if several processes do so at once.
 
-    A reader does not change the file, unless it is empty or of an older version.
+    A reader does not change the file, unless it is empty or of an older version.  ``keep_connection``: use one
+    connection to a server for all transactions; a new one costs ten times as much as a small query.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, keep_connection: bool = False) -> None:
         self.url = url
+        self._keep_connection = keep_connection
 
     @cached_property
     def _parsed(self) -> URL:
@@ -157,8 +159,11 @@ class Database:
         try:
             # A new connection for each transaction would be too slow for SQLite; other databases need no pool here.
             lite = self._parsed.get_backend_name() == "sqlite"
+            # One that is kept is tried first: it may have been cut.
+            kept: dict[str, Any] = {"pool_size": 1, "pool_pre_ping": True}
+            pool = kept if self._keep_connection else {"poolclass": NullPool}
             how = {"connect_args": _PATIENCE} if self._parsed.drivername == "postgresql+psycopg" else {}
-            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool, **how)
+            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, **pool, **how)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
         if lite:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take a database to the schema of this shadowfuzz, from any earlier one: Alembic does it, in one transaction.
 
-Alembic is imported only where there is something to do: whoever opens a database that is up to date does not wait
-for it.
+Alembic is imported only where there is something to do: opening a database that is up to date does not wait for
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOCK = 0x5F5F_F022
 def version_of(connection: Connection, url: str) -> int:
     """Return the version of a schema, 0 if there is no table at all.
 
-    InputError: it is not a database of ours, damaged, or of a newer shadowfuzz.
+    InputError: it is not a database of shadowfuzz, damaged, or of a newer shadowfuzz.
     """
     tables = set(inspect(connection).get_table_names())
     if not tables:

@@ -10,7 +10,7 @@ from fuzz.store.database import Database, Unreadable
 from harness.report.campaign_data import NodeRow
 
 LOST, ENDED = "lost", "ended"
-"""States of nodes that do nothing any more: they are gone, or were told to end."""
+"""States of nodes that do nothing any more: they are gone, or were ended."""
 
 
 class Nodes:

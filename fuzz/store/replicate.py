@@ -2,7 +2,7 @@
 """Carry findings from the database of one machine into the one that many share: each once, none lost, counts added up.
 
 A machine's workers write to a database of their own, which no network can take from them.  What it has is carried over
-again and again.  In the shared one ``shares`` says how much of a finding's count came from whom: whatever is carried
+repeatedly.  In the shared one ``shares`` says how much of a finding's count came from whom: whatever is carried
 twice, because a connection broke when it was committed, is counted once.
 """
 
@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What tells whether a finding has to be carried again.
+    """The parts of a finding whose change makes it to be carried again.
 
     ``simplicity`` of its scenario, its ``crash`` report, how many ``examples`` it has and how simple the simplest of
     them is, its ``count``.
@@ -150,7 +150,7 @@ def _put(access: Access, entry: Entry, row: Row, texts: Mapping[str, str]) -> No
 
 
 def is_tried(crash: str) -> bool:
-    """Tell whether the text of a crash says how often it came back; what cannot be read does not."""
+    """Return whether the text of a crash says how often it came back; what cannot be read does not."""
     try:
         return from_text(crash).again is not None
     except (InputError, ValueError):

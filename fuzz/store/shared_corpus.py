@@ -3,7 +3,7 @@
 
 A *feature* is a number for something that was covered (:mod:`fuzz.campaign.offers`).  A scenario stays as long as it is
 the simplest one known for at least one feature, so that a target has at most as many scenarios as features.  Scenarios
-have serial numbers in the order of their commits: whoever has seen number n asks for those above n, and misses none.
+have serial numbers in the order of their commits: a node that has seen number n asks for those above n.
 
 The database is untrusted input: a row is a text of limited size that must parse as a scenario, and nothing else.
 """
@@ -55,7 +55,7 @@ class Fetched:
 
 
 class Claim(NamedTuple):
-    """A feature that a scenario takes from the one that had it (its hash; empty: nobody had)."""
+    """A feature that a scenario takes from the one that had it (its hash; empty: none had)."""
 
     feature: int
     offer: Offer
@@ -129,7 +129,7 @@ class SharedCorpus:
         return len(taken)
 
     def _lock(self, access: Access) -> int:
-        """Return the last serial number; whoever else pushes to this target waits for the end of this transaction."""
+        """Return the last serial number; others that push to this target wait for the end of this transaction."""
         access.run("INSERT INTO serials (target, serial) VALUES (:t, 0) ON CONFLICT DO NOTHING", t=self._key)
         sql = "UPDATE serials SET serial = serial WHERE target = :t RETURNING serial"
         return int(access.rows(sql, t=self._key)[0]["serial"])

@@ -82,7 +82,7 @@ class Triager:
         return here and is_waiting(story, only_new=self._plan.only_new)
 
     def do(self, kept: Kept) -> str:
-        """Do one finding and keep what came of it; return that in words.  TargetError: machines are lost too often."""
+        """Do one finding and keep the result; return it in words.  TargetError: machines are lost too often."""
         if kept.finding.kind == "alarm":
             return _alarm(self._store, kept, self._targets, self._plan.runs)
         return _one(self._store, kept, self._targets, self._plan, self._leasts)

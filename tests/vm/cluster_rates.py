@@ -22,8 +22,7 @@ from tests.vm.clustering import Fleet, command, fleet
 
 CGROUPS = Path("/sys/fs/cgroup")
 GROUP = (CGROUPS / "cpuacct" if (CGROUPS / "cpuacct").is_dir() else CGROUPS) / "shadowfuzz-rates"
-"""A control group for what is measured: on a machine that does other things, a second of CPU tells more than one of the
-clock.  Needs root."""
+"""A control group for what is measured, because CPU time depends less on other work than wall time.  Needs root."""
 
 
 def run(argv: list[str], out: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fuzz.cli.main import main
 from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
 from fuzz.cluster.triage_actor import TriageActor
-from fuzz.cluster.triage_job import Told, TriageJob
+from fuzz.cluster.triage_job import Result, TriageJob
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories, story_of
@@ -47,9 +47,9 @@ def test_nothing_confirmed_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture
         (run,) = History(Database(postgres.url)).runs()
         assert run.summary == {name: value for name, value in summary.items() if name != "command"}
         left = (default_root(os.environ) / PLACES / run.id).glob("*")
-        assert not [path.name for path in left if not path.name.startswith(DUMPS)], "nodes leave nothing else behind"
+        assert not [path.name for path in left if not path.name.startswith(DUMPS)], "only memory dumps are left"
         assert main(["findings", "--store", postgres.url]) in (0, 1)
-        assert "errata that came back" in capsys.readouterr().out
+        assert "esr-el1-sign-extended" in capsys.readouterr().out
 
 
 def test_a_campaign_and_triage_on_a_cluster_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +70,6 @@ def test_a_campaign_and_triage_on_a_cluster_of_this_machine(tmp_path: Path, caps
 
 def test_a_node_says_what_it_cannot_do(tmp_path: Path) -> None:
     actor = TriageActor(TriageJob(default_url(tmp_path), 1, False).to_json())
-    told = Told.from_json(actor.triage("divergence-000000000000"), "here")
-    assert "no such finding" in told.told and not told.again
+    result = Result.from_json(actor.triage("divergence-000000000000"), "here")
+    assert "no such finding" in result.words and not result.again
     actor.stop()

@@ -25,19 +25,19 @@ def dead_node(cache: Path, name: str, store: str) -> Path:
 
 def test_dead_nodes_are_settled(tmp_path: Path) -> None:
     store = default_url(tmp_path)
-    one, two, ours = (dead_node(tmp_path, name, store) for name in ("one", "two", "ours"))
+    one, two, own = (dead_node(tmp_path, name, store) for name in ("one", "two", "own"))
     other = dead_node(tmp_path, "other", "postgresql://secret:word@elsewhere/db")
     (two / DUMPS).mkdir()
     (two / DUMPS / "memory").write_text("x")
     assert b"secret" not in (other / "store").read_bytes()
-    assert settle(tmp_path, store, ours) == 2
+    assert settle(tmp_path, store, own) == 2
     kept = Store(Database(store), FINDINGS)
     assert {kept.load(id_).signature[1] for id_ in kept.ids()} == {"one", "two"}
     assert not one.exists() and not two.exists()
     (memory,) = two.parent.glob(f"{DUMPS}-two/*")
     assert memory.read_text() == "x", "memory dumps are nowhere else"
-    assert ours.exists() and other.exists()
-    assert settle(tmp_path, store, ours) == 0
+    assert own.exists() and other.exists()
+    assert settle(tmp_path, store, own) == 0
 
 
 def test_a_node_that_lives_is_left_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.cluster.nodes import Answer, Place
 from fuzz.cluster.triage_head import MAX_FAILURES, MAX_TRIES, TriageHead
-from fuzz.cluster.triage_job import Told
+from fuzz.cluster.triage_job import Result
 from harness.errors import InputError
 
 IDS = [f"divergence-{number:012x}" for number in range(9)]
@@ -54,10 +54,10 @@ class Played:
             elif mood == "nonsense":
                 yield node, Answer(text="{}")
             elif mood == "no QEMU":
-                yield node, Answer(text=Told(id_, "QEMU is missing", again=True).to_json())
+                yield node, Answer(text=Result(id_, "QEMU is missing", again=True).to_json())
             else:
                 self.did.append((node, id_))
-                yield node, Answer(text=Told(id_, "done").to_json())
+                yield node, Answer(text=Result(id_, "done").to_json())
 
     def stop(self, node: str) -> None:
         pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alembic takes every earlier schema to this one, on both databases, whoever comes first; a newer one is refused."""
+"""Alembic takes earlier schemas to this one, on both databases, in many processes at once; a newer one is refused."""
 
 from __future__ import annotations
 

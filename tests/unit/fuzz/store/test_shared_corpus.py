@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The corpus of all nodes: for each feature the simplest scenario; nobody misses one; a row of nonsense is named."""
+"""The corpus of all nodes: for each feature the simplest scenario; no node misses one; a row of nonsense is named."""
 
 from __future__ import annotations
 

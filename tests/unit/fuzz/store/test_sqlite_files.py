@@ -105,7 +105,7 @@ def test_a_read_only_directory_is_read_without_delay(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.skipif(
     any(not place.stat().st_mode & 0o001 for place in SCRIPTS.parents),
-    reason="somebody else cannot read the scripts of Alembic in this checkout",
+    reason="another user cannot read the scripts of Alembic in this checkout",
 )
 def test_an_older_database_in_a_read_only_directory_is_read_from_a_copy(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
