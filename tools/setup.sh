@@ -139,6 +139,7 @@ if [ "${1:-}" = --for-tests ]; then
     lists="$lists debian-packages-tests.txt"
     shift
 fi
+case " $* " in *" --compiled "*) lists="$lists debian-packages-compiled.txt" ;; esac
 # shellcheck disable=SC2086  # a list of files
 missing=$(missing_packages $lists)
 # shellcheck disable=SC2086  # a list of package names

@@ -227,7 +227,9 @@ def _replay(options: CampaignOptions, finding: Finding, scenario: Path) -> str:
     if finding.other is not None:
         return shlex.join([options.program, "kernels", "against", *options.targets, str(scenario)])
     first = finding.subject == options.subject
-    words = [options.program, "replay", str(scenario), "--target", options.targets[0 if first else -1]]
+    ours = finding.subject in options.subjects  # nodes of a cluster may have others
+    target = options.targets[0 if first else -1] if ours else finding.subject.target
+    words = [options.program, "replay", str(scenario), "--target", target]
     words += hyp_copy.options(finding.signature)
     if options.kernel is not None and first:
         words += ["--kernel", str(options.kernel)]

@@ -55,6 +55,11 @@ class LivePlan:
     corpus: tuple[Path, ...] = SEEDS
 
     @property
+    def given_corpus(self) -> bool:
+        """Whether it is to start from other scenarios than the project's."""
+        return self.corpus != SEEDS
+
+    @property
     def workers(self) -> int:
         """Return the number of workers.  InputError: several, for a deterministic campaign."""
         jobs = self.jobs or (1 if self.targets.deterministic else default_jobs())
@@ -110,13 +115,13 @@ def run_live_campaign(
     with campaign_directory(out, plan.corpus, protected=protected):
         database = Database(url)
         known = {"against": options.against, "seed": seed, "jobs": jobs, "guide": guide.mode}
-        diary = _RunRecorder(History(database), {**asdict(campaign_options.subject), **known})
+        diary = RunRecorder(History(database), {**asdict(campaign_options.subject), **known})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
             clusters = now.stats.group("unexplained")
             if fresh := new.add(clusters):
-                _export(database, out, fresh)  # the commands that readers print work while the campaign runs
+                export_found(database, out, fresh)  # the commands that readers print work while the campaign runs
             display.tick(status_line(now, new.count(clusters)))
             diary.tick(now)
 
@@ -126,12 +131,12 @@ def run_live_campaign(
         if afterwards is not None and not (outcome.interrupted or outcome.failure):
             with suppress(InputError, OSError):  # the summary reports a database that cannot be read or written
                 afterwards(database, targets)
-        summary = summarise(campaign_options, outcome, kept, _export(database, out))
+        summary = summarise(campaign_options, outcome, kept, export_found(database, out))
         diary.end(summary.to_json())
     return summary
 
 
-def _export(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
+def export_found(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
     """Write the directories of findings (None: of all); return a count by error.
 
     The database has their contents, too.
@@ -145,12 +150,12 @@ def _export(database: Database, out: Path, only: Collection[str] | None = None) 
     return failed
 
 
-class _RunRecorder:
-    """Stores the run in the database; an error of the database does not stop the campaign."""
+class RunRecorder:
+    """Stores the run in the database, as ``id``; an error of the database does not stop the campaign."""
 
     def __init__(self, history: History, options: dict[str, object]) -> None:
         self._history = history
-        self._run = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), options)
+        self.id = history.begin(datetime.now(UTC).isoformat(timespec="seconds"), options)
         self._next = 0.0
 
     def tick(self, progress: Progress) -> None:
@@ -162,9 +167,9 @@ class _RunRecorder:
         scenarios, checked = stats.get("count", "scenarios"), stats.get("count", "checked_exits")
         sample = Sample(int(progress.seconds), scenarios, checked, stats.coverage, len(stats.group("unexplained")))
         with suppress(OSError):
-            self._history.sample(self._run, sample)
+            self._history.sample(self.id, sample)
 
     def end(self, summary: dict[str, object]) -> None:
         """Store the campaign's summary."""
         with suppress(OSError):
-            self._history.end(self._run, summary)
+            self._history.end(self.id, summary)

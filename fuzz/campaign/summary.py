@@ -134,11 +134,13 @@ def summarise(
     outcome: Outcome,
     kept: Iterable[Regression] = (),
     unwritten: Mapping[str, int] = MappingProxyType({}),
+    kvm_edges: int | None = None,
 ) -> Summary:
     """Return the summary of a campaign that has ended; reads the findings from the campaign's directory.
 
     ``kept`` are the findings of the corpus; ``unwritten`` counts, by reason, the files that could not be written at the
     end.
+    ``kvm_edges``: the number of edges that guided it, where their maps are not in the directory.
     """
     stats, subject = outcome.stats, options.subject
     results = results_of(options, stats, tuple(kept))
@@ -166,7 +168,11 @@ def summarise(
         coverage=stats.coverage,
         growth_seconds=growth_window(outcome.seconds),
         growth=growth(outcome.course),
-        kvm_edges=len(edges_in(options.out / RUN)) if options.guide != MODEL else None,
+        kvm_edges=None
+        if options.guide == MODEL
+        else len(edges_in(options.out / RUN))
+        if kvm_edges is None
+        else kvm_edges,
         kvm_off=one_line(options.kvm_off),
         corpus=sum(1 for _ in (options.out / CORPUS).iterdir()),
         divergences_known=stats.total("known"),
@@ -209,6 +215,11 @@ def summarise(
         program=options.program,
         confirmed_on=options.own_qemu,
     )
+
+
+def _kvm_edges(options: CampaignOptions) -> int:
+    """Return the number of edges in the maps of a campaign's directory."""
+    return len(edges_in(options.out / RUN))
 
 
 def growth_window(seconds: float) -> float:

@@ -17,7 +17,7 @@ from fuzz.campaign.limits import MODEL, MODES
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 
-MODULE = "fuzz.campaign.worker_process"
+MODULE = "fuzz.campaign.worker_start"
 """The module that ``python -m`` runs as a worker."""
 
 
@@ -29,6 +29,7 @@ class WorkerJob:
     counters, ``edges`` the one for the hypervisor's edges (None: they are not counted).  ``coverage`` selects the
     counters that libFuzzer sees (:data:`fuzz.campaign.limits.MODES`).  A worker whose parent is not the process
     ``parent`` ends.
+    ``offers`` is the directory for scenarios with new coverage (:mod:`fuzz.campaign.offers`; None: none are written).
     """
 
     targets: TargetOptions
@@ -39,6 +40,7 @@ class WorkerJob:
     parent: int
     coverage: str = MODEL
     edges: Path | None = None
+    offers: Path | None = None
 
     def to_json(self) -> str:
         """Return the job as text that :meth:`from_json` reads."""
@@ -48,15 +50,14 @@ class WorkerJob:
     def from_json(cls, text: str) -> WorkerJob:
         """Read a job.  InputError: the text is not a result of :meth:`to_json`."""
         try:
-            row = _fields(json.loads(text), _JOB)
-            targets = _fields(row["targets"], _TARGETS)
+            row = fields_of(json.loads(text), _JOB)
+            targets = targets_of(row["targets"])
             if row["coverage"] not in MODES:
                 raise ValueError(f"coverage is {row['coverage']!r}, expected one of {', '.join(MODES)}")
         except (ValueError, RecursionError) as error:
             raise InputError("worker job", None, f"not what WorkerJob.to_json writes: {str(error)[:200]}") from error
-        paths = {name: None if row[name] is None else Path(row[name]) for name in ("out", "stats", "edges")}
-        kernel = None if targets["kernel"] is None else Path(targets["kernel"])
-        return cls(**{**row, **paths, "targets": TargetOptions(**{**targets, "kernel": kernel})})
+        paths = {name: None if row[name] is None else Path(row[name]) for name in ("out", "stats", "edges", "offers")}
+        return cls(**{**row, **paths, "targets": targets})
 
     @property
     def argv(self) -> list[str]:
@@ -78,6 +79,7 @@ _JOB: Mapping[str, tuple[type, ...]] = {
     "parent": (int,),
     "coverage": (str,),
     "edges": (str, type(None)),
+    "offers": (str, type(None)),
 }
 _TARGETS: Mapping[str, tuple[type, ...]] = {
     "target": (str,),
@@ -91,7 +93,13 @@ _TARGETS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _fields(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+def targets_of(row: object) -> TargetOptions:
+    """Return the targets that a decoded object describes.  ValueError: it is another one."""
+    fields = fields_of(row, _TARGETS)
+    return TargetOptions(**{**fields, "kernel": None if fields["kernel"] is None else Path(fields["kernel"])})
+
+
+def fields_of(row: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     """Return an object's fields.  ValueError: a field is missing, unknown, or of another type."""
     if not isinstance(row, dict):
         raise ValueError(f"expected an object with {', '.join(kinds)}")
@@ -109,6 +117,7 @@ class Launcher:
     """The common settings of a campaign's workers; a call returns the command line of one of them.
 
     With ``watched``, the hypervisor's edges are counted even if they do not guide the campaign.
+    ``offers``: as in a job.
     """
 
     targets: TargetOptions
@@ -117,6 +126,7 @@ class Launcher:
     store: str
     coverage: str
     watched: bool = False
+    offers: Path | None = None
 
     def __call__(self, index: int, incarnation: int, stats: Path) -> list[str]:
         """Return the command line of a worker whose statistics go to the file ``stats``."""
@@ -128,4 +138,6 @@ class Launcher:
         seed = (self.seed + 1009 * index + 65537 * incarnation) % (1 << 32)
         counted = self.watched or self.coverage != MODEL
         edges = stats.with_suffix(SUFFIX) if counted else None
-        return WorkerJob(self.targets, seed, self.out, self.store, stats, os.getpid(), self.coverage, edges)
+        return WorkerJob(
+            *(self.targets, seed, self.out, self.store, stats, os.getpid()), self.coverage, edges, self.offers
+        )

@@ -23,6 +23,7 @@ from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.libfuzzer_counters import Counters
 from fuzz.campaign.limits import BOTH, KVM, MODEL
+from fuzz.campaign.offers import NewEdges, Offers
 from fuzz.campaign.worker import GiveUp, Worker, WorkerContext
 from fuzz.campaign.worker_job import WorkerJob
 from fuzz.generate.mutator import custom_crossover, custom_mutator
@@ -75,6 +76,9 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
             guides.kvm.fill(plugin.map.counters())
 
     database = Database(job.store)
+    offers = {}
+    if job.offers is not None:
+        offers["offer"] = Offers(job.offers, frozenset if plugin is None else NewEdges(plugin.map))
     return WorkerContext(
         targets=targets.examined(dumps.new_path).watched_by(plugin),
         count_coverage=count_coverage,
@@ -87,6 +91,7 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
         ticks=time.monotonic_ns,
         described=targets.described(),
         own_qemu=targets.on_own_qemu() if targets.is_fast else None,
+        **offers,
     )
 
 

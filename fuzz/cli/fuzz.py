@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from fuzz.campaign.limits import MAX_JOBS, MODES, default_jobs
-from fuzz.cli.declare import PATH, Args, declare, flag, option
+from fuzz.cli.declare import PATH, TEXT, Args, declare, flag, option
 from fuzz.cli.options import (
     MAX_SEED,
     against,
@@ -31,6 +31,7 @@ from fuzz.cli.progress import progress_printer
 from fuzz.paths import DEFAULT_OUT, SEEDS
 from harness.errors import InputError
 from harness.output_file import write_whole
+from harness.vm.config import list_configs
 
 _say = progress_printer("fuzz")
 
@@ -56,6 +57,8 @@ examples:
       changes are rows of corpus/known/releases.toml, any other difference is a divergence of relation against
   shadowfuzz fuzz --seconds 3600 --accept-kept --out out/nightly
       for a nightly run: status 0 unless a finding is new
+  shadowfuzz fuzz --cluster 10.0.0.1:6379 --store postgresql://fuzz@10.0.0.1/fuzz --targets 'kvm-*'
+      on all nodes of a Ray cluster, which join and leave, spread over six targets; one database has what they find
 
 contents of --out after the run (call again with the same directory to continue from it):
   corpus/                 scenarios that reached something new, readable
@@ -116,6 +119,18 @@ missing here, or a finding could not be written
 @number("--seed", None, "of the random numbers (default: random; the summary shows it)", 0, MAX_SEED)
 @out_directory("--out", "the campaign's directory (default: out/campaign)", default=DEFAULT_OUT)
 @store
+@option(
+    "--cluster",
+    type=TEXT,
+    metavar="ADDRESS",
+    help="run on the nodes of a Ray cluster: HOST:PORT or ray://HOST:PORT; auto, the one of this machine; or local, "
+    "one that is started here (extra cluster; docs/cluster.md)",
+)
+@option(
+    "--targets",
+    metavar="GLOB,...",
+    help="with --cluster: spread the nodes over the targets that match, by what each can boot and where coverage grows",
+)
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for new findings: those like no kept regression")
 @json_flag
@@ -130,8 +145,21 @@ def command(args: Args) -> int:
         program=program(),
         corpus=args.corpus or SEEDS,
     )
-    afterwards = on_emulators(plan.targets, _say) if args.emulators else None
-    summary = run_live_campaign(plan, _Status(sys.stderr, quiet=args.quiet), _say, afterwards)
+    status = _Status(sys.stderr, quiet=args.quiet)
+    if args.cluster is None:
+        if args.targets is not None:
+            raise InputError("--targets", None, "without --cluster; one campaign on this machine has one --target")
+        afterwards = on_emulators(plan.targets, _say) if args.emulators else None
+        summary = run_live_campaign(plan, status, _say, afterwards)
+    else:
+        from fuzz.cluster.address import read_address
+        from fuzz.cluster.campaign import ClusterPlan, run_cluster_campaign
+        from fuzz.cluster.spread import matching
+
+        if args.emulators:
+            raise InputError("--emulators", None, "not with --cluster: `shadowfuzz triage` tries them afterwards")
+        targets = () if args.targets is None else matching(args.targets, list_configs())
+        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster), targets), status, _say)
     try:
         write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:

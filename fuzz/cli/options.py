@@ -14,6 +14,7 @@ from fuzz.cli.declare import PATH, Args, Decorator, flag, option
 from fuzz.paths import DEFAULT_OUT
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
+from harness.input_file import check_file as check_input
 from harness.model import LEVEL_NAMES
 from harness.output_file import check_directory, check_file
 from harness.vm.config import DEFAULT_TARGET, list_configs, name_on_tree
@@ -140,6 +141,11 @@ subject = chain(target, kernel, level)
 """The options of one target, its kernel, and the model's level."""
 subjects = chain(targets, kernel, level)
 """The options of targets, their kernel, and the model's level."""
+vmlinux = file(
+    "--vmlinux",
+    "the finding's kernel with debug information: show the source line of KVM's function, too",
+    check=check_input,
+)
 store = option(
     "--store",
     check=_check_store,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database of findings and runs: SQLite in the campaign's directory, or an SQLAlchemy URL; schema, migrations.
+"""The database of findings and runs: SQLite in the campaign's directory, or a URL of SQLAlchemy's.
 
 All statements are valid for SQLite and PostgreSQL.  A commit of an :class:`Access` opened with ``durable`` is on the
 disk; any other commit survives the end of the process, but perhaps not a power failure.  Readers open SQLite's file
@@ -8,63 +8,35 @@ read-only (:mod:`fuzz.store.sqlite_files`).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from fuzz.store import sqlite_files
+from fuzz.store.migrate import is_current, migrate
+from fuzz.store.schema import COLUMNS
 from harness.errors import InputError
 
 FILE = "findings.db"
-_LOCK = 0x5F5F_F022
-"""PostgreSQL's advisory lock that migrations hold."""
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    # 1: findings by shelf (confirmed, flaky), and their texts.
-    (
-        """CREATE TABLE findings (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL, scenario TEXT,
-             simplicity BIGINT NOT NULL, count BIGINT NOT NULL, first_seen TEXT NOT NULL, last_seen TEXT NOT NULL,
-             PRIMARY KEY (shelf, id))""",
-        """CREATE TABLE texts (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL,
-             PRIMARY KEY (shelf, id, name))""",
-    ),
-    # 2: runs of campaigns, and samples of their counts.
-    (
-        """CREATE TABLE runs (
-             id TEXT NOT NULL PRIMARY KEY, started TEXT NOT NULL, document TEXT NOT NULL, summary TEXT)""",
-        """CREATE TABLE samples (
-             run TEXT NOT NULL, second BIGINT NOT NULL, scenarios BIGINT NOT NULL, checked_exits BIGINT NOT NULL,
-             coverage BIGINT NOT NULL, clusters BIGINT NOT NULL, PRIMARY KEY (run, second))""",
-    ),
-    # 3: scenarios of a finding with different leading clusters; marks that users set on findings.
-    (
-        """CREATE TABLE examples (
-             shelf TEXT NOT NULL, id TEXT NOT NULL, leader TEXT NOT NULL, example TEXT NOT NULL,
-             simplicity BIGINT NOT NULL, PRIMARY KEY (shelf, id, leader))""",
-        """CREATE TABLE marks (
-             id TEXT NOT NULL PRIMARY KEY, status TEXT NOT NULL, assignee TEXT NOT NULL, note TEXT NOT NULL,
-             changed TEXT NOT NULL)""",
-    ),
-)
-"""Each migrates the schema to the next version; a released migration is never changed."""
-_COLUMNS: Mapping[str, tuple[type, bool]] = {
-    name: (int if kind == "BIGINT" else str, not must)
-    for statements in MIGRATIONS
-    for statement in statements
-    for name, kind, must in re.findall(r"(\w+) (TEXT|BIGINT)( NOT NULL)?", statement)
+_PATIENCE: Mapping[str, object] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
 }
-"""Each column's type, and whether it may be NULL; SQLite itself does not check types."""
+"""How long PostgreSQL's client waits for a server that says nothing, in s and (``..._timeout`` of TCP) in ms.
+
+Source: PostgreSQL 15 documentation, section 34.1.2.
+"""
 
 
 class StoreError(OSError):
@@ -98,6 +70,11 @@ class Access:
         """Execute a statement with named parameters (``:name``)."""
         return self._connection.execute(text(sql), {name: _clean(value) for name, value in values.items()})
 
+    def run_many(self, sql: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Execute a statement once for each row of values, in their order."""
+        if rows:
+            self._connection.execute(text(sql), [{k: _clean(v) for k, v in row.items()} for row in rows])
+
     def rows(self, sql: str, **values: object) -> list[Mapping[str, Any]]:
         """Return the rows of a query as mappings by column name.  InputError: a value is not of its column's type."""
         found: list[Mapping[str, Any]] = [dict(row) for row in self.run(sql, **values).mappings()]
@@ -120,14 +97,15 @@ class Access:
 
 def name_of(table: str, row: Mapping[str, Any]) -> str:
     """Return the name of a row for messages."""
-    keys = [str(row[key])[:60] for key in ("shelf", "id", "name", "leader", "run", "second") if key in row]
+    names = ("shelf", "id", "name", "leader", "run", "second", "node", "target", "hash", "feature")
+    keys = [str(row[key])[:60] for key in names if key in row]
     return " ".join(dict.fromkeys([table, *(ascii(key)[1:-1] for key in keys)]))
 
 
 def _wrong(row: Mapping[str, Any]) -> str:
     """Return the first error in the values of a row; empty if all are valid."""
     for name, value in row.items():
-        kind, optional = _COLUMNS.get(name, (object, True))
+        kind, optional = COLUMNS.get(name, (object, True))
         if optional and value is None:
             continue
         if not isinstance(value, kind):
@@ -150,11 +128,13 @@ def _clean(value: object) -> object:
 class Database:
     """A database by its URL; the first write creates or migrates it, also if several processes do so at once.
 
-    A reader does not change the file, unless it is empty or of an older version.
+    A reader does not change the file, unless it is empty or of an older version.  ``keep_connection``: use one
+    connection to a server for all transactions; a new one costs ten times as much as a small query.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, keep_connection: bool = False) -> None:
         self.url = url
+        self._keep_connection = keep_connection
 
     @cached_property
     def _parsed(self) -> URL:
@@ -179,7 +159,11 @@ class Database:
         try:
             # A new connection for each transaction would be too slow for SQLite; other databases need no pool here.
             lite = self._parsed.get_backend_name() == "sqlite"
-            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, poolclass=NullPool)
+            # One that is kept is tried first: it may have been cut.
+            kept: dict[str, Any] = {"pool_size": 1, "pool_pre_ping": True}
+            pool = kept if self._keep_connection else {"poolclass": NullPool}
+            how = {"connect_args": _PATIENCE} if self._parsed.drivername == "postgresql+psycopg" else {}
+            engine = create_engine(self._parsed) if lite else create_engine(self._parsed, **pool, **how)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
             raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
         if lite:
@@ -191,7 +175,7 @@ class Database:
     def _current(self) -> bool:
         """Migrate the schema, once per process."""
         with self._engine.begin() as connection:
-            _migrate(connection, self.url)
+            migrate(connection, self.url)
         return True
 
     @cached_property
@@ -204,8 +188,8 @@ class Database:
         if file is not None and sqlite_files.has_content(file):
             engine = create_engine("sqlite://", creator=lambda: sqlite_files.open_read_only(file), poolclass=QueuePool)
             with engine.connect() as connection:
-                version = _version(connection, self.url)
-            if version == len(MIGRATIONS):
+                current = is_current(connection, self.url)
+            if current:
                 return engine
             engine.dispose()
             try:
@@ -216,7 +200,7 @@ class Database:
                 copy = sqlite_files.copy_to_memory(file)
                 engine = create_engine("sqlite://", creator=lambda: copy, poolclass=QueuePool, pool_size=1)
                 with engine.begin() as connection:
-                    _migrate(connection, self.url)
+                    migrate(connection, self.url)
                 return engine
         _ = self._current
         return self._engine
@@ -253,33 +237,3 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('sf_durable') else 'NORMAL'}")
     # BEGIN IMMEDIATE: a transaction that reads before it writes would fail if another one wrote in between.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("sf_write", True) else "BEGIN")
-
-
-def _version(connection: Connection, url: str) -> int:
-    """Return the version of a file's schema, 0 if it is empty.  InputError: it is not a database of shadowfuzz."""
-    tables = {name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and "schema_version" not in tables:
-        raise InputError(url, None, "a database, but not one of shadowfuzz's: it has no table schema_version")
-    return _checked(Access(connection, url), url) if tables else 0
-
-
-def _checked(access: Access, url: str) -> int:
-    version = access.run("SELECT MAX(version) FROM schema_version").scalar() or 0
-    if not isinstance(version, int) or version < 0:
-        raise InputError(url, None, f"schema version {str(version)[:40]!r}, expected a whole number")
-    if version > len(MIGRATIONS):
-        raise InputError(url, None, f"schema {version} is newer than this shadowfuzz, which knows {len(MIGRATIONS)}")
-    return version
-
-
-def _migrate(connection: Connection, url: str) -> None:
-    access = Access(connection, url)
-    if inspect(connection).has_table("schema_version") and _checked(access, url) == len(MIGRATIONS):
-        return  # a read-only user cannot execute the following statements
-    if connection.dialect.name == "postgresql":
-        access.run("SELECT pg_advisory_xact_lock(:lock)", lock=_LOCK)
-    access.run("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
-    for number in range(_checked(access, url), len(MIGRATIONS)):
-        for statement in MIGRATIONS[number]:
-            access.run(statement)
-        access.run("INSERT INTO schema_version (version) VALUES (:version)", version=number + 1)

@@ -103,7 +103,7 @@ class Store:
             ).rowcount
             self._bump(access, finding.id, finding.first_seen)
             if leader and text is not None:
-                self._exemplify(access, finding.id, Example(leader, text, weight))
+                self.exemplify(access, finding.id, Example(leader, text, weight))
             if not new:
                 sql = "SELECT simplicity FROM findings WHERE shelf = :shelf AND id = :id"
                 here, _ = access.readable_rows("findings", sql, **key)
@@ -119,7 +119,8 @@ class Store:
             self._attach(access, finding.id, extra or {})
         return bool(new)
 
-    def _exemplify(self, access: Access, id_: str, example: Example) -> None:
+    def exemplify(self, access: Access, id_: str, example: Example) -> None:
+        """Keep a scenario that shows a leader first, in an open transaction, unless a simpler one is there."""
         access.run(
             "INSERT INTO examples (shelf, id, leader, example, simplicity) "
             "VALUES (:shelf, :id, :leader, :scenario, :simplicity) ON CONFLICT (shelf, id, leader) DO UPDATE "
@@ -161,7 +162,7 @@ class Store:
                 **{"document": to_json(finding), "scenario": text, "simplicity": weight},
             )
             if leader:
-                self._exemplify(access, finding.id, Example(leader, text, weight))
+                self.exemplify(access, finding.id, Example(leader, text, weight))
             # The target is the same.
             sql = "DELETE FROM texts WHERE shelf = :shelf AND id = :id AND name NOT IN (:one, :other)"
             access.run(sql, **key, one=TARGET, other=OTHER_TARGET)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fuzz.triage.metrics import EXPOSITION
 from harness.errors import InputError
 from harness.report import api
 from harness.report.campaign_data import Book
@@ -22,6 +23,9 @@ from harness.report.html_markup import el
 from harness.report.html_report import finding_page, page
 
 HTML, JSON = "text/html; charset=utf-8", "application/json"
+AsCalled = Callable[[str], str]
+"""Replaces the program's name in the commands of a page."""
+METRICS = "/metrics"
 LOOK_SECONDS = 1.0
 """Minimum interval between two checks for a change of the database."""
 FINDINGS = "/findings/"
@@ -54,6 +58,7 @@ _LISTS: dict[str, Callable[[Book], api.Json]] = {
     "/errata": api.errata,
     "/clusters": api.clusters,
     "/runs": api.runs,
+    "/nodes": api.nodes,
 }
 
 
@@ -62,6 +67,7 @@ class _Snapshot:
     """The answers for one state of the database, made on demand."""
 
     book: Book | InputError
+    as_called: AsCalled = str
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def get(self, path: str) -> Answer:
@@ -78,17 +84,17 @@ class _Snapshot:
                 _data({"error": str(self.book)}, 500) if _is_api(path) else answer(500, HTML, el("p", str(self.book)))
             )
         if path == "/":
-            return answer(200, HTML, page(self.book, live=True))
+            return answer(200, HTML, self.as_called(page(self.book, live=True)))
         if path.startswith(FINDINGS):
             story = api.find(self.book, path.removeprefix(FINDINGS))
             return (
                 answer(404, HTML, "no such finding")
                 if story is None
-                else answer(200, HTML, finding_page(story, self.book.out))
+                else answer(200, HTML, self.as_called(finding_page(story, self.book.out)))
             )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
-        return answer(404, HTML, f"there are /, {FINDINGS}ID and {api.ROOT}")
+        return answer(404, HTML, f"there are /, {FINDINGS}ID, {METRICS} and {api.ROOT}")
 
     def _api(self, path: str) -> Answer:
         assert isinstance(self.book, Book)
@@ -103,10 +109,20 @@ def _is_api(path: str) -> bool:
 
 
 class Site:
-    """The site.  ``read`` reads the database (InputError: it cannot); a change of ``stamp`` indicates new contents."""
+    """The site.  ``read`` reads the database (InputError: it cannot); a change of ``stamp`` indicates new contents.
 
-    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object]) -> None:
-        self._read, self._stamp = read, stamp
+    ``metrics`` returns the numbers that Prometheus asks for, as text; they are read anew each time, which is cheap.
+    ``as_called`` replaces the program's name in a page's commands.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Book],
+        stamp: Callable[[], object],
+        metrics: Callable[[], str],
+        as_called: AsCalled = str,
+    ) -> None:
+        self._read, self._stamp, self._metrics, self._as_called = read, stamp, metrics, as_called
         self._lock = threading.Lock()
         self._making = False
         self._looked = time.monotonic()
@@ -115,14 +131,22 @@ class Site:
 
     def get(self, path: str) -> Answer:
         """Return the answer for a path without its query."""
+        if path == METRICS:
+            return self._numbers()
         self._look()
         made = self._made
         with self._lock:
             return made.get(path)
 
+    def _numbers(self) -> Answer:
+        try:
+            return answer(200, EXPOSITION, self._metrics())
+        except InputError as error:
+            return answer(500, "text/plain; charset=utf-8", f"{error}\n")
+
     def _make(self) -> _Snapshot:
         try:
-            made = _Snapshot(self._read())
+            made = _Snapshot(self._read(), self._as_called)
         except InputError as error:
             made = _Snapshot(error)
         made.get("/")  # the first page that clients request

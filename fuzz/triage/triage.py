@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,6 +68,34 @@ class _MinimisedScenarios:
         return min(self._of.get(kept.finding.signature, kept.scenario), kept.scenario, key=order)
 
 
+class Triager:
+    """Minimises and confirms findings on targets, one at a time; those before say where the next one may begin."""
+
+    def __init__(self, store: Store, targets: TargetSet[Side], plan: TriagePlan) -> None:
+        self._store, self._targets, self._plan = store, targets, plan
+        self._leasts = _MinimisedScenarios()
+
+    def waits(self, story: Story) -> bool:
+        """Whether a finding is to be done: it is of these targets, and was not done since it has its scenario."""
+        finding, targets = story.kept.finding, self._targets
+        here = (finding.subject, finding.other) == (targets.subject, targets.other)
+        return here and is_waiting(story, only_new=self._plan.only_new)
+
+    def do(self, kept: Kept) -> str:
+        """Do one finding and keep the result; return it in words.  TargetError: machines are lost too often."""
+        if kept.finding.kind == "alarm":
+            return _alarm(self._store, kept, self._targets, self._plan.runs)
+        return _one(self._store, kept, self._targets, self._plan, self._leasts)
+
+
+def is_waiting(story: Story, *, only_new: bool = False) -> bool:
+    """Whether a finding was not done since it has its scenario; ``only_new``: and no erratum explains it."""
+    kept = story.kept
+    if kept.finding.kind not in ("divergence", "alarm") or (only_new and story.like):
+        return False
+    return kept.scenario is not None and not _is_done(kept)
+
+
 def triage(
     database: Database,
     targets: TargetSet[Side],
@@ -84,13 +112,11 @@ def triage(
     found, unreadable = read_stories(store)
     for line in unreadable_lines(unreadable):
         say(line)
-    waiting = sorted((story for story in found if _must_process(story, targets, plan)), key=_rank)
-    leasts, began, before = _MinimisedScenarios(), clock(), _problem_count(store, waiting)
+    triager = Triager(store, targets, plan)
+    waiting = in_order(filter(triager.waits, found))
+    began, before = clock(), _problem_count(store, waiting)
     for number, story in enumerate(waiting, 1):
-        if story.kept.finding.kind == "alarm":
-            result = _alarm(store, story.kept, targets, plan.runs)
-        else:
-            result = _one(store, story.kept, targets, plan, leasts)
+        result = triager.do(story.kept)
         spent = clock() - began
         left = duration(spent / number * (len(waiting) - number))
         say(f"{number} of {len(waiting)}, {left} left: {story.id}: {result}")
@@ -112,9 +138,13 @@ def _where(targets: TargetSet[Side]) -> str:
     return " against ".join(subject.target for subject in targets.subjects)
 
 
-def _rank(story: Story) -> tuple[bool, int]:
-    """Return the sort key: new findings first; then simple ones, whose minimised scenarios may help others."""
-    return bool(story.like), 0 if story.kept.scenario is None else simplicity(story.kept.scenario)
+def in_order(stories: Iterable[Story]) -> list[Story]:
+    """Return findings in the order in which they are done: new ones first; then simple ones, where others may begin."""
+
+    def rank(story: Story) -> tuple[bool, int]:
+        return bool(story.like), 0 if story.kept.scenario is None else simplicity(story.kept.scenario)
+
+    return sorted(stories, key=rank)
 
 
 def _problem_count(store: Store, waiting: Sequence[Story]) -> int:
@@ -126,15 +156,6 @@ def _problem_count(store: Store, waiting: Sequence[Story]) -> int:
 def duration(seconds: float) -> str:
     """Return a time as text, in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def _must_process(story: Story, targets: TargetSet[Side], plan: TriagePlan) -> bool:
-    """Return whether a finding must be processed: it is of these targets, and its scenario was not processed before."""
-    kept = story.kept
-    if kept.finding.kind not in ("divergence", "alarm") or (plan.only_new and story.like):
-        return False
-    here = (kept.finding.subject, kept.finding.other) == (targets.subject, targets.other)
-    return here and kept.scenario is not None and not _is_done(kept)
 
 
 def _is_done(kept: Kept) -> bool:

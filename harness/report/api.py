@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the JSON answers of ``shadowfuzz serve``, version 1: problems, errata, clusters and runs as plain data.  Pure.
+"""Build the JSON answers of ``shadowfuzz serve``, version 1: problems, errata, clusters, runs, nodes.  Pure.
 
 Keys and types are in docs/schema/api.json.  A list has one row for each item; the detail of a cluster is its finding,
 as in ``findings --format json``.
@@ -8,6 +8,7 @@ as in ``findings --format json``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from harness.findings.regressions import NEW
@@ -27,13 +28,18 @@ Json = dict[str, Any]
 
 def index(book: Book) -> Json:
     """Return the available resources, their numbers, and the time at which they were read."""
-    names = ("problems", "errata", "clusters", "clusters/{id}", "runs")
+    names = ("problems", "errata", "clusters", "clusters/{id}", "runs", "nodes")
     return {
         **_head(book),
         "shadowfuzz": book.version,
         "places": {name: f"{ROOT}/{name}" for name in names},
         "unreadable": list(book.unreadable),
     }
+
+
+def nodes(book: Book) -> Json:
+    """Return the nodes of campaigns on many machines, as they stood when they were last heard of."""
+    return {**_head(book), "nodes": [asdict(row) for row in book.nodes]}
 
 
 def problems(book: Book) -> Json:

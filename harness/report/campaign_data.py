@@ -60,6 +60,27 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node of ``run``, a campaign on many machines.
+
+    ``state`` is one word or a sentence.  ``seen`` is when it last said something, ISO 8601.  ``rate`` are checked
+    exits a second lately; the other numbers count since it joined.
+    """
+
+    run: str
+    node: str
+    host: str
+    target: str
+    state: str
+    seen: str
+    workers: int
+    scenarios: int
+    checked_exits: int
+    coverage: int
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """A decision of the model, with the number of checked exits of all runs at which it was true and false.
 
@@ -94,6 +115,7 @@ class Book:
     erratum, by id. ``releases`` are the kernels that were measured to have an erratum, by its id and by mode of KVM
     (:class:`harness.findings.regressions.Regression`).  ``said`` are users' annotations of findings, by id;
     ``unreadable`` has a line for each row that could not be read.  ``out`` is the campaign's directory, for commands.
+    ``nodes`` are those of campaigns on many machines.
     """
 
     made: str
@@ -109,6 +131,7 @@ class Book:
     said: Mapping[str, Annotation] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     out: str = ""
+    nodes: tuple[NodeRow, ...] = ()
 
 
 def known_hits(entries: Iterable[Known], runs: Iterable[Run]) -> tuple[tuple[Known, int], ...]:

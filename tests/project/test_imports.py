@@ -27,12 +27,13 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("harness.report",),
     ("harness.handover",),
     ("fuzz",),
-    ("fuzz.generate",),
+    ("fuzz.compiled", "fuzz.generate"),
     ("fuzz.store",),
     ("fuzz.targets",),
     ("fuzz.campaign",),
     ("fuzz.bench", "fuzz.corpus"),
     ("fuzz.triage",),
+    ("fuzz.cluster",),
     ("fuzz.cli",),
 )
 """Each row is a level: a room imports only from itself and from rooms in rows above its own.
@@ -47,11 +48,14 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("elftools", ("harness.vm.kernels.dwarf",)),
     ("qemu", ("harness.vm.qemu",)),
     ("z3", ("harness.lemma.*",)),
-    ("sqlalchemy", ("fuzz.store.database",)),
+    ("sqlalchemy", ("fuzz.store.database", "fuzz.store.migrate")),
+    ("alembic", ("fuzz.store.migrate", "fuzz.store.migrations.*")),
     ("atheris", ("fuzz.campaign.worker_process", "fuzz.campaign.lemma_campaign", "fuzz.campaign.libfuzzer_counters")),
     ("click", ("fuzz.cli.*",)),
     ("rich", ("fuzz.cli.*",)),
     ("asyncio", ("harness.vm.qemu",)),
+    ("prometheus_client", ("fuzz.triage.metrics",)),
+    ("ray", ("fuzz.cluster.ray_nodes",)),
 )
 
 

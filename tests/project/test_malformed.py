@@ -103,6 +103,13 @@ READ_BY = {
     "runs": (("report", "--out", "OUT", "--campaign"),),
     "samples": (("report", "--out", "OUT", "--campaign"),),
     "schema_version": (("findings", "--out"),),
+    "alembic_version": (("findings", "--out"),),
+    # What nodes of a cluster read: fuzz/store has tests of that.
+    "shares": (("findings", "--out"),),
+    "corpus": (("findings", "--out"),),
+    "features": (("findings", "--out"),),
+    "serials": (("findings", "--out"),),
+    "nodes": (("report", "--out", "OUT", "--campaign"),),
 }
 
 

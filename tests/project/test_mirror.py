@@ -39,6 +39,8 @@ class Row:
 MAIN, TABLE = "fuzz.cli.main", "fuzz.cli.tree"
 LIVE_BENCH = "vm/test_bench_live.py"
 LIVE_MAP, LIVE_CRASH, LIVE_TARGET = "vm/test_coverage_live.py", "vm/test_crash_live.py", "vm/test_target_live.py"
+LIVE_CLUSTER = "vm/test_cluster_live.py"
+ACTOR = ("fuzz.cluster.campaign", "fuzz.cluster.ray_actor")
 LEVELS = ("tests.support.model_states", "harness.model")
 
 ROWS: dict[str, tuple[Row, ...]] = {
@@ -54,6 +56,13 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.input_file", "project/test_wrong_invocations.py"),
         Row("harness.output_file", "project/test_wrong_invocations.py", (MAIN, "fuzz.cli.options")),
         Row("harness.exit_status", "unit/fuzz/cli/test_main.py"),
+        Row("fuzz.store.migrations.env", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.store.migrations.versions.v0001", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.store.migrations.versions.v0002", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.store.migrations.versions.v0003", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.store.migrations.versions.v0004", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.store.schema", "unit/fuzz/store/test_migrate.py"),
+        Row("fuzz.cluster.nodes", "unit/fuzz/cluster/test_head.py"),
         Row("fuzz.campaign.limits", "unit/fuzz/campaign/test_live_campaign.py"),
         Row("fuzz.store.mark_limits", "unit/fuzz/cli/test_findings.py", ("set", MAIN, "fuzz.cli.finding_marks")),
         Row("harness.gic.registers", "unit/harness/gic/test_distributor.py"),
@@ -96,6 +105,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (
+        Row("fuzz.bench.comparison_tables", "unit/fuzz/bench/test_compare.py"),
         Row("fuzz.campaign.lemma_run", "unit/fuzz/cli/test_lemma.py"),
         Row("fuzz.corpus.exercise_counts", "unit/harness/report/test_step_coverage.py"),
         Row("fuzz.corpus.recordings", "unit/fuzz/corpus/test_recorded_seeds.py"),
@@ -161,6 +171,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.report.finding_data", "unit/fuzz/cli/test_findings.py"),
         Row("harness.report.html_markup", "unit/harness/report/test_html_report.py"),
         Row("harness.report.html_findings", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
+        Row(
+            "harness.report.html_nodes",
+            "unit/fuzz/triage/test_metrics.py",
+            ("fuzz.triage.report_page", "harness.report.html_report"),
+        ),
         Row("harness.report.html_nights", "unit/harness/report/test_nights.py"),
         Row("harness.report.html_problems", "unit/harness/report/test_html_report.py", ("harness.report.html_report",)),
         Row("harness.report.html_script", "unit/harness/report/test_html_report.py"),
@@ -183,12 +198,20 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.against", "project/test_malformed.py", ("against", MAIN)),
     ),
     "it needs a machine, and one that is faked would be all there is to it": (
+        Row("fuzz.bench.checked_campaign", "unit/fuzz/bench/test_benchmark.py"),
         Row("fuzz.bench.machines", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.bench.stages", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.cli.bench", LIVE_BENCH, ("bench", MAIN)),
+        Row("fuzz.cli.bench_compare", LIVE_BENCH, ("bench", MAIN)),
         Row("fuzz.cli.bisect", "vm/test_kernels_live.py", ("bisect", MAIN)),
         Row("fuzz.cli.ci", "vm/test_tree_live.py", ("ci", MAIN)),
         Row("fuzz.cli.record", "vm/test_record_live.py", ("record", MAIN)),
+        Row("fuzz.cluster.campaign", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz")),
+        Row("fuzz.cluster.node", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR)),
+        Row("fuzz.cluster.ray_actor", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR[:-1])),
+        Row("fuzz.cluster.triage", LIVE_CLUSTER, ("triage", MAIN, "fuzz.cli.triage")),
+        Row("fuzz.cluster.triage_actor", LIVE_CLUSTER),
+        Row("fuzz.cluster.ray_nodes", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", "fuzz.cluster.campaign")),
         Row("harness.vm.kernels.selftest_tree", "vm/test_exported_selftests_live.py"),
         Row("harness.vm.plugins.kvm_coverage", LIVE_MAP),
         Row("harness.vm.postmortem", LIVE_CRASH),

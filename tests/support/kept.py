@@ -9,7 +9,9 @@ from pathlib import Path
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.marks import Marks
+from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
+from fuzz.store.shared_corpus import Offer, SharedCorpus, corpus_key
 from fuzz.targets.observation import signatures
 from harness.arch.cpu_models import cpu_model
 from harness.errors import Dump, Remains
@@ -17,7 +19,7 @@ from harness.findings.check import check
 from harness.findings.checked import signature
 from harness.findings.finding import Finding, Signature, Subject, Tries, difference
 from harness.findings.known_divergences import Catalogue
-from harness.report.campaign_data import Sample
+from harness.report.campaign_data import NodeRow, Sample
 from harness.scenario.scenario import format_scenario, load
 from harness.trace.tracefile import load_trace
 from harness.vm.crash import Report, Reproduction, to_text
@@ -73,6 +75,12 @@ def filled(root: Path) -> Database:
     run = history.begin(WHEN, {"target": "kvm-nvhe", "jobs": 2})
     for second in range(0, 60, 5):
         history.sample(run, Sample(second, 10 * second, 100 * second, 50 + second, second // 10))
+    Nodes(database).put([NodeRow(run, "n1", "host", "kvm-nvhe", "lost: <gone>", WHEN, 0, 10, 100, 50, 7)])
+    shared = SharedCorpus(database, corpus_key(SUBJECT))
+    shared.push([Offer(format_scenario(scenario), frozenset({1, 2}))])
+    with database.access(write=True) as access:
+        sql = "INSERT INTO shares (node, shelf, id, count) VALUES ('run/n1', :shelf, :id, 1)"
+        access.run(sql, shelf=FINDINGS, id=CRASHED.id)
     ways = {"prep_hvc.psci=yes": 3, "prep_hvc.psci=no": 1, "restore.skip=no": 2}
     history.end(run, {"known_by_entry": {"host-writes-registers": 7}, "branches": ways})
     return database

@@ -139,6 +139,11 @@ class EdgeMap(Words):
         """Return the counters of the last scenario, one byte for each place."""
         return self._memory[COUNTERS_AT:_EDGES_AT]
 
+    def edge_at(self, place: int) -> Edge:
+        """Return the edge that has a place, for good; (0, 0): none yet."""
+        from_, to = struct.unpack_from("<II", self._memory, _EDGES_AT + 8 * place)
+        return int(from_), int(to)
+
     def reached(self) -> Reached:
         """Return the edges and blocks that the last scenario executed."""
         return decode(self._memory)

@@ -101,7 +101,7 @@ def test_details_are_loaded_on_demand(port: int, database: Database) -> None:
 
 def test_the_api_fits_its_schema(port: int, database: Database) -> None:
     schema = json.loads((ROOT / "docs" / "schema" / "api.json").read_text())
-    places = {name: f"/{name}" for name in ("problems", "errata", "clusters", "runs")}
+    places = {name: f"/{name}" for name in ("problems", "errata", "clusters", "runs", "nodes")}
     places |= {"index": "", "cluster": f"/clusters/{stories(database)[0].anchor}"}
     for name, place in places.items():
         answer, body = ask(port, f"{api.ROOT}{place}")

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pwd
 import random
 import resource
-import shutil
 import signal
 import sqlite3
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,13 +21,14 @@ from pathlib import Path
 import pytest
 
 from fuzz.store import database
-from fuzz.store.database import MIGRATIONS, Database, StoreError, default_url
+from fuzz.store.database import Database, StoreError, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, TRACE, Store
 from fuzz.store.runs import History
 from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
+from tests.support.postgres import TABLES, server
 from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.unit.harness.findings.test_finding import finding
 
@@ -41,43 +38,11 @@ LARGE = Scenario("Large.", (("x0", 1),), (Step("hvc", (0,)), Step("wfi")))
 FORK = multiprocessing.get_context("fork")
 
 
-def _postgres_tools() -> tuple[Path, pwd.struct_passwd] | str:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        return "PostgreSQL is not installed (Debian package postgresql)"
-    try:
-        return found[-1].parent, pwd.getpwnam("postgres")
-    except KeyError:
-        return "there is no user postgres"
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """Run a PostgreSQL server on a socket in a temporary directory."""
-    tools = _postgres_tools()
-    if isinstance(tools, str):
-        pytest.skip(tools)
-    programs, user = tools
-    root = Path(tempfile.mkdtemp(prefix="sf-pg-"))
-    if os.geteuid() == 0:  # the server refuses to run as root
-        os.chown(root, user.pw_uid, user.pw_gid)
-    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
-    become = become if os.geteuid() == 0 else []
-    options = f"-k {root} -c listen_addresses= -c fsync=off"
-
-    def run(*argv: str) -> None:
-        done = subprocess.run(
-            [*become, *argv], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False, timeout=60
-        )
-        assert done.returncode == 0, argv
-
-    try:
-        run(str(programs / "initdb"), "-D", str(root / "data"), "-A", "trust", "-U", "postgres", "-N")
-        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options, "-w", "start")
-        yield f"postgresql://postgres@/postgres?host={root}"
-        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    """A server of our own."""
+    with server() as found:
+        yield found.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -89,7 +54,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     server = request.getfixturevalue("postgres")
     yield server
     with Database(server).access(write=True) as access:
-        access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
+        access.run(f"DROP TABLE {', '.join(TABLES)}")
 
 
 def test_add_count_and_replace_by_a_simpler_scenario(url: str) -> None:
@@ -128,7 +93,7 @@ def test_a_read_only_user_reads_a_server(postgres: str) -> None:
         with Database(postgres).access(write=True) as access:
             access.run("DROP OWNED BY reader")
             access.run("DROP ROLE reader")
-            access.run("DROP TABLE findings, texts, runs, samples, examples, marks, schema_version")
+            access.run(f"DROP TABLE {', '.join(TABLES)}")
 
 
 def test_runs_and_samples(url: str) -> None:
@@ -268,23 +233,3 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     for url in ("nonsense", "nosuch://here", "sqlite://host/x"):
         with pytest.raises(InputError, match="no usable database URL"):
             Store(Database(url), FINDINGS).ids()
-
-
-def test_an_old_schema_is_migrated(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / database.FILE) as old:
-        old.execute("CREATE TABLE schema_version (version BIGINT NOT NULL)")
-        for statement in MIGRATIONS[0]:
-            old.execute(statement)
-        old.execute("INSERT INTO schema_version VALUES (1)")
-        row = ("findings", "id", "divergence", "{}", None, 0, 1, "2026", "2026")
-        old.execute("INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    assert History(Database(default_url(tmp_path))).runs() == ()
-    assert Store(Database(default_url(tmp_path)), FINDINGS).ids() == ("id",)
-
-
-def test_a_newer_schema_is_an_error(tmp_path: Path) -> None:
-    Store(Database(default_url(tmp_path)), FINDINGS).ids()
-    with sqlite3.connect(tmp_path / database.FILE) as newer:
-        newer.execute("INSERT INTO schema_version VALUES (99)")
-    with pytest.raises(InputError, match="schema 99 is newer"):
-        Store(Database(default_url(tmp_path)), FINDINGS).ids()

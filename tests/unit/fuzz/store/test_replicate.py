@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carry findings to the database of all: each once, counts added up, whatever breaks on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fuzz.store.database import Database, StoreError, default_url
+from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.replicate import Carrier, is_better, is_tried
+from harness.findings.finding import Tries
+from harness.scenario.scenario import Scenario, Step, format_scenario
+from harness.vm.crash import CRASH, to_text
+from tests.support.kept import REPORT
+from tests.unit.harness.findings.test_finding import finding
+
+SMALL = Scenario("Small.", (), (Step("hvc", (0,)),))
+LARGE = Scenario("Large.", (("x0", 1),), (Step("hvc", (0,)), Step("wfi")))
+
+
+def database(root: Path, name: str) -> Database:
+    (root / name).mkdir(exist_ok=True)
+    return Database(default_url(root / name))
+
+
+def test_two_nodes_that_find_the_same_make_one(tmp_path: Path) -> None:
+    one, two, shared = (database(tmp_path, name) for name in ("one", "two", "shared"))
+    Store(one, FINDINGS).add(finding(), LARGE, {"console.txt": "large"}, "leader")
+    Store(two, FINDINGS).add(replace(finding(), fresh_vm=Tries(3, 3)), SMALL, {"console.txt": "small"}, "other")
+    Store(two, FINDINGS).bump({finding().id: 4}, "2999-01-01")
+    carriers = [Carrier(one, shared, "one"), Carrier(two, shared, "two")]
+    assert [carrier.carry() for carrier in carriers] == [1, 1]
+    assert [carrier.carry() for carrier in carriers] == [0, 0]
+    store = Store(shared, FINDINGS)
+    entry = store.entry(finding().id)
+    assert (entry.count, entry.scenario, entry.finding.fresh_vm) == (6, format_scenario(SMALL), Tries(3, 3))
+    assert (entry.first_seen, entry.last_seen) == (finding().first_seen, "2999-01-01")
+    assert store.texts(finding().id) == {"console.txt": "small"}
+    assert [example.leader for example in store.examples()[finding().id]] == ["leader", "other"]
+    assert carriers[0].carried == {finding().id}
+
+
+def test_counts_are_added_once_whatever_is_repeated(tmp_path: Path) -> None:
+    local, shared = database(tmp_path, "one"), database(tmp_path, "shared")
+    store = Store(local, FINDINGS)
+    store.add(finding(), SMALL)
+    Carrier(local, shared, "one").carry()
+    store.bump({finding().id: 2}, "2999-01-01")
+    carrier = Carrier(local, shared, "one")  # it died, and another process takes its place
+    assert carrier.carry() == 1 and carrier.carry() == 0
+    assert Store(shared, FINDINGS).count(finding().id) == 3
+    store.bump({finding().id: 2}, "2999-01-02")
+    assert carrier.carry(counts=False) == 0 and Store(shared, FINDINGS).count(finding().id) == 3
+    assert carrier.carry() == 1 and Store(shared, FINDINGS).count(finding().id) == 5
+
+
+def test_an_example_that_shows_something_else_first_is_carried(tmp_path: Path) -> None:
+    local, shared = database(tmp_path, "one"), database(tmp_path, "shared")
+    store = Store(local, FINDINGS)
+    store.add(finding(), SMALL, leader="one")
+    carrier = Carrier(local, shared, "one")
+    carrier.carry()
+    store.add(finding(), LARGE, leader="two")
+    assert carrier.carry(counts=False) == 1
+    assert [example.leader for example in Store(shared, FINDINGS).examples()[finding().id]] == ["one", "two"]
+
+
+def test_what_could_not_be_carried_is_carried_later(tmp_path: Path) -> None:
+    local = database(tmp_path, "one")
+    Store(local, FINDINGS).add(finding(), SMALL)
+    Store(local, FLAKY).add(finding(), SMALL)
+    away = Database(f"sqlite:///{tmp_path}/not there/findings.db")
+    carrier = Carrier(local, away, "one")
+    with pytest.raises(StoreError):
+        carrier.carry()
+    assert carrier.carried == frozenset()
+    (tmp_path / "not there").mkdir()
+    assert carrier.carry() == 2 and carrier.carried == {finding().id}
+    assert Store(away, FLAKY).count(finding().id) == Store(away, FINDINGS).count(finding().id) == 1
+
+
+def test_a_crash_that_was_tried_is_described_better(tmp_path: Path) -> None:
+    one, two, shared = (database(tmp_path, name) for name in ("one", "two", "shared"))
+    tried, untried = to_text(REPORT), to_text(replace(REPORT, again=None))
+    assert is_tried(tried) and not is_tried(untried) and not is_tried("") and not is_tried("{}")
+    Store(one, FINDINGS).add(finding(), SMALL, {CRASH: untried})
+    Store(two, FINDINGS).add(finding(), LARGE, {CRASH: untried})
+    for carrier in (first := Carrier(one, shared, "one"), second := Carrier(two, shared, "two")):
+        carrier.carry()
+    store = Store(shared, FINDINGS)
+    assert store.entry(finding().id).scenario == format_scenario(SMALL)
+    Store(two, FINDINGS).revise(finding(), LARGE, {CRASH: tried})
+    assert second.carry(counts=False) == 1 and first.carry() == 0
+    assert store.entry(finding().id).scenario == format_scenario(LARGE) and store.texts(finding().id)[CRASH] == tried
+
+
+def test_which_description_is_better() -> None:
+    assert is_better((False, 1), (False, 2)) and not is_better((False, 2), (False, 2))
+    assert is_better((True, 9), (False, 2)) and not is_better((False, 1), (True, 9))
