@@ -7,18 +7,23 @@ SECONDS = 60
 JOBS = 2
 TARGET = kvm-nvhe
 OUT = out/campaign
+FAST =
 BIN = .venv/bin
+# Options of `shadowfuzz setup` and of `shadowfuzz fuzz` for FAST=1: parts that take minutes to build and save time later.
+FAST_1 = --compiled --fast-qemu
+FUZZ_1 = --fast-qemu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1	/p' Makefile | expand -t 18
 
 setup: ## Debian packages, Python environment, kernels and guest image of every target
-	@tools/setup.sh --all-targets
+	@tools/setup.sh --all-targets $(FAST_$(FAST))
 
-campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign)
-	@tools/setup.sh --target $(TARGET)
+campaign: ## set up what is missing, then fuzz (SECONDS=60 JOBS=2 TARGET=kvm-nvhe OUT=out/campaign FAST=)
+	@tools/setup.sh --target $(TARGET) $(FAST_$(FAST))
 	@# Status 1 says that something unexplained was found: for a campaign that is success.
-	@$(BIN)/shadowfuzz fuzz --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) || [ $$? -eq 1 ]
+	@$(BIN)/shadowfuzz fuzz $(FUZZ_$(FAST)) --seconds $(SECONDS) --jobs $(JOBS) --target $(TARGET) --out $(OUT) \
+		|| [ $$? -eq 1 ]
 
 setup-tests:
 	@tools/setup.sh --for-tests --all-targets

@@ -20,6 +20,8 @@ def open_input(path: Path, *, seekable: bool = False) -> BinaryIO:
 
     OSError: it cannot be opened, is a directory, or is a FIFO without a writer.  ValueError: a NUL in the name.
     """
+    if "\0" in str(path):
+        raise ValueError("embedded null byte")  # in the same words in every version of Python
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode

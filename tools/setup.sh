@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # From a bare Debian 12 or 13 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
 #     tools/setup.sh [argument of `shadowfuzz setup`...]     e.g. tools/setup.sh --all-targets
-# With --for-tests as the first argument, also what only the tests need.
+# With --for-tests as the first argument, also what only the tests need.  With --fast-qemu, also what the build of the
+# fast QEMU needs, if it can be had.
 # Safe to kill, to run twice, and to run twice at once.  Root is used for Debian packages only.
 set -eu
 
@@ -24,9 +25,8 @@ as_root() {
     fi
 }
 
-missing_packages() {
-    # shellcheck disable=SC2086  # a list of files
-    (cd "$checkout/tools" && sed -e 's/#.*//' -e 's/|.*//' $lists) | while read -r package others; do
+missing_packages() { # list...
+    (cd "$checkout/tools" && sed -e 's/#.*//' -e 's/|.*//' "$@") | while read -r package others; do
         [ -n "$package" ] && [ "$others" != "[!$(dpkg --print-architecture)]" ] || continue
         # "installed" only: a package that a killed apt left unpacked but not configured counts as missing.
         state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
@@ -139,9 +139,19 @@ if [ "${1:-}" = --for-tests ]; then
     lists="$lists debian-packages-tests.txt"
     shift
 fi
-missing=$(missing_packages)
+case " $* " in *" --compiled "*) lists="$lists debian-packages-compiled.txt" ;; esac
+# shellcheck disable=SC2086  # a list of files
+missing=$(missing_packages $lists)
 # shellcheck disable=SC2086  # a list of package names
 [ -z "$missing" ] || install_packages $missing
+case " $* " in
+    *' --fast-qemu '*)
+        missing=$(missing_packages debian-packages-fast-qemu.txt)
+        # What cannot be installed is no reason to stop: Debian's own QEMU does the same.
+        # shellcheck disable=SC2086  # a list of package names
+        [ -z "$missing" ] || (install_packages $missing) || true
+        ;;
+esac
 
 python=$(find_python)
 key=$({ cat "$checkout/pyproject.toml" "$checkout/tools/setup.sh"; echo "$checkout"; "$python" -VV; } | sha256sum)

@@ -14,37 +14,27 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
+from fuzz.bench.checked_campaign import CheckedCampaign, cpu_seconds
 from fuzz.bench.machines import measure_machines
 from fuzz.bench.stages import LengthPoint, measure_lengths, measure_relations, measure_stages
-from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
-from fuzz.campaign.worker import Worker, WorkerContext
-from fuzz.generate.mutator import custom_mutator, generate
-from fuzz.store.database import Database
-from fuzz.store.dumps import Dumps
-from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.generate.mutator import generate
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide
-from fuzz.targets.target_set import TargetSet, open_targets
+from fuzz.targets.target_set import open_targets
 from harness.errors import ShadowfuzzError, TargetError
-from harness.findings.checked import CheckResult
-from harness.findings.finding import Subject
-from harness.scenario.scenario import Scenario, format_scenario
-from harness.trace.events import Trace
+from harness.scenario.scenario import Scenario
 from harness.vm.executor import Executor
 
 MODES: tuple[str, ...] = ("raw", "recorded", "checked")
 SCENARIOS = 200
 """Number of generated scenarios, which are run in a loop."""
-MAX_BYTES = 10240
 WARM_UP = 0.3
 """Warm-up before the first mode, as a share of a mode's seconds: findings of every campaign are confirmed in it."""
 
@@ -208,7 +198,7 @@ def _measure(plan: BenchPlan, number: int, barrier: Barrier, born: float, place:
     begin = time.monotonic()
     with side.boot() as executor:
         started = time.monotonic()
-        campaign = _Campaign(side, executor, place, rng)
+        campaign = CheckedCampaign(side, executor, place, rng)
         while not campaign.first_exit_s:
             campaign.step(generate(rng))
         first = campaign.first_exit_s
@@ -248,73 +238,16 @@ def _parts(
     return found, measure_relations(side, executor, scenarios), points, measure_machines(side, scenarios, plan.seconds)
 
 
-def _phase(mode: str, workers: int, number: int, campaign: _Campaign, barrier: Barrier, seconds: float) -> list[Sample]:
+def _phase(
+    mode: str, workers: int, number: int, campaign: CheckedCampaign, barrier: Barrier, seconds: float
+) -> list[Sample]:
     barrier.wait()
     found = [_sample(mode, workers, campaign, seconds)] if number < workers else []
     barrier.wait()
     return found
 
 
-class _Campaign:
-    """A worker of a campaign without libFuzzer: the mutator is called here."""
-
-    def __init__(self, side: PreparedSide, executor: Executor, place: Path, rng: random.Random) -> None:
-        self.executor, self._rng = executor, rng
-        self.scenarios: list[Scenario] = []
-        """The scenarios that every mode runs in a loop."""
-        self._stats = StatsWriter(place / "stats")
-        database = Database(f"sqlite:///{place / 'findings.sqlite'}")
-        self._worker = Worker(
-            WorkerContext(
-                targets=TargetSet([_Booted(side, executor)]),
-                count_coverage=lambda _: None,
-                on_run=lambda: None,
-                stats=self._stats,
-                findings=Store(database, FINDINGS),
-                flaky=Store(database, FLAKY),
-                dumps=Dumps(place / "dumps"),
-                now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
-                ticks=time.monotonic_ns,
-            )
-        )
-
-    def step(self, scenario: Scenario) -> None:
-        """Mutate a scenario, then process it as a campaign does."""
-        self._worker.run_input(custom_mutator(format_scenario(scenario).encode(), MAX_BYTES, self._rng.getrandbits(32)))
-
-    @property
-    def checked_exits(self) -> int:
-        """Return the number of checked exits, counted as in a campaign."""
-        return self._stats.get("count", "checked_exits")
-
-    @property
-    def first_exit_s(self) -> float:
-        """Return the time of the first checked exit, by :func:`time.monotonic`; 0 if there is none."""
-        return self._stats.get("time", "first_exit") / 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class _Booted:
-    """A target whose machine is booted already, and keeps running after the worker has ended."""
-
-    side: PreparedSide
-    executor: Executor
-
-    @property
-    def subject(self) -> Subject:
-        return self.side.subject
-
-    def boot(self) -> AbstractContextManager[Executor]:
-        return nullcontext(self.executor)
-
-    def boot_again(self) -> AbstractContextManager[Executor]:
-        return self.side.boot_again()
-
-    def check(self, scenario: Scenario, trace: Trace) -> CheckResult:
-        return self.side.check(scenario, trace)
-
-
-def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sample:
+def _sample(mode: str, workers: int, campaign: CheckedCampaign, seconds: float) -> Sample:
     executor = campaign.executor
     steps: dict[str, Callable[[Scenario], None]] = {
         "raw": lambda scenario: executor.run_bare(scenario, fresh_vm=False, record=False),
@@ -340,14 +273,8 @@ def _sample(mode: str, workers: int, campaign: _Campaign, seconds: float) -> Sam
     )
 
 
-def _exits(mode: str, campaign: _Campaign) -> int:
+def _exits(mode: str, campaign: CheckedCampaign) -> int:
     return campaign.checked_exits if mode == "checked" else campaign.executor.exits
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process and its threads have used so far (proc(5), stat, utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_mib(pid: int) -> float:

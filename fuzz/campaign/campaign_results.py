@@ -28,7 +28,8 @@ class CampaignOptions:
     ``subjects`` are the one or two tested systems, ``targets`` their names as given; ``store`` is the database's URL,
     ``guide`` the mode of guidance (:mod:`fuzz.campaign.guidance`).  ``accept_kept``: a finding like a kept regression
     does not make the exit status 1.  ``kvm_off``: why KVM's edges do not guide although no option excluded them.
-    ``program`` is the name by which this program was called.
+    ``program`` is the name by which this program was called.  ``own_qemu`` is the version of Debian's own QEMU, if the
+    campaign runs on the fast one.
     """
 
     subjects: tuple[Subject, ...]
@@ -43,6 +44,7 @@ class CampaignOptions:
     accept_kept: bool = False
     kvm_off: str = ""
     program: str = "shadowfuzz"
+    own_qemu: str = ""
 
     @property
     def subject(self) -> Subject:

@@ -25,7 +25,7 @@ from fuzz.campaign.engine import require_engine
 from fuzz.campaign.libfuzzer_counters import Counters, key_index
 from harness.errors import ShadowfuzzError
 from harness.lemma.case import Case, case_of
-from harness.lemma.compare_levels import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, ask
+from harness.lemma.compare_levels import EQUAL, INCONCLUSIVE, VACUOUS, Difference, Question, compare_on_case
 from harness.lemma.generate import HEADER, MAX_OPS, SHARES, decode
 from harness.model.state import Decision
 
@@ -80,7 +80,7 @@ class Target:
             return
         question = self._shares[data[0] % len(self._shares)]
         case = decode(data[1:], question.function)
-        verdict, left, right = ask(question, case)
+        verdict, left, right = compare_on_case(question, case)
         for level, path in zip(question.pair, (left.path, right.path), strict=True):
             self._count(question.function + level, tuple(path))
         statistics = self.statistics

@@ -17,15 +17,16 @@ from fuzz.paths import CORPUS
 from harness.errors import InputError
 from harness.jsonfile import reading
 from harness.lemma.answers import Answer, answer, store_answers
-from harness.lemma.campaign_recall import Recall, missing, store_trial
+from harness.lemma.campaign_recall import Recall, compare_recall, store_trial
 from harness.lemma.case import STORED
 from harness.lemma.change_detection import DETECTORS, kind_of, load_goals, store_goals
 from harness.lemma.changes import CHANGED_PAIRS, prove_changed, store_changed
 from harness.lemma.clusters import Cluster, find_clusters, load, merge, store, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS, PAIRS, Pair, Question, questions
 from harness.lemma.docs_page import render
-from harness.lemma.mutants import UNIT_TESTS, Result, Trial, check, mutants, sample, summary
-from harness.lemma.path_states import collect, store_paths
+from harness.lemma.levels_page import render_levels
+from harness.lemma.mutants import UNIT_TESTS, Result, Trial, mutants, sample, summary, try_mutant
+from harness.lemma.path_states import collect_path_states, store_paths
 from harness.lemma.prove import Proof, prove
 from harness.lemma.row_findings import store_outcomes
 from harness.lemma.stability import measure
@@ -40,7 +41,7 @@ PATH_TRIES = 4000
 """Random states of each function."""
 STABILITY_TRIES = 1000
 """Random cases for each question."""
-PAGE = PROJECT / "docs" / "lemmas.md"
+PAGE, LEVELS_PAGE = PROJECT / "docs" / "lemmas.md", PROJECT / "docs" / "lemma-levels.md"
 
 Progress = Callable[[str], None]
 
@@ -119,7 +120,7 @@ def compare_with_stored(
 ) -> Recall:
     """Return the stored clusters of a report's pair that a search missed; with ``plan.keep``, store them, too."""
     left, _, right = report["pair"].partition(":")
-    trial = missing(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
+    trial = compare_recall(LEMMAS, (left, right), plan.seed, report, clusters, chosen)
     if plan.keep:
         store_trial(LEMMAS, trial)
     return trial
@@ -160,33 +161,35 @@ def clusters_text(report: dict[str, Any], clusters: tuple[Cluster, ...]) -> str:
 # ---- instead of a search
 
 
-def write_page() -> Path:
-    """Write the page of the stored clusters; return its path."""
+def write_pages() -> tuple[Path, Path]:
+    """Write the two documents of what is stored; return their paths."""
     PAGE.write_text(render(LEMMAS))
-    return PAGE
+    LEVELS_PAGE.write_text(render_levels(LEMMAS))
+    return PAGE, LEVELS_PAGE
 
 
 def write_paths(seed: int, progress: Progress) -> int:
     """Collect and store one state for each path of each level; return how many."""
     progress(f"trying {PATH_TRIES} random states of each function")
-    rows = collect(PATH_TRIES, seed)
+    rows = collect_path_states(PATH_TRIES, seed)
     store_paths(LEMMAS / "paths.json", rows)
     return len(rows)
 
 
 def try_mutants(count: int, plan: LemmaPlan, progress: Progress) -> dict[str, Any]:
-    """Check mutants of the model (0: all) and return the kill rate and the survivors."""
+    """Ask every detector about mutants of the model (0: all), and the prover about those that change no answer."""
     if not MODEL_TESTS.is_dir():
         raise InputError("--mutants", None, f"needs the tests of the model, and there is no {MODEL_TESTS}")
     chosen = mutants() if count == 0 else sample(count, plan.seed)
-    trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS)
+    trial = Trial(LEMMAS, MUTANT_CASES, plan.seed, (UNIT_TESTS, *DETECTORS), MODEL_TESTS, prove=True)
     results: list[Result] = []
     with ThreadPoolExecutor(plan.jobs) as pool:
-        for result in pool.map(partial(check, trial=trial), chosen):
+        for result in pool.map(partial(try_mutant, trial=trial), chosen):
             results.append(result)
-            if not len(results) % 20:
-                progress(f"{len(results)} of {len(chosen)} mutants")
-    return _kept({"all": len(mutants()), **summary(tuple(results))}, "mutants.json", plan)
+            by = ", ".join(name for name, how in result.by if how is not None) or "nothing"
+            tail = "" if result.proof is None else f"; prover: {result.proof[0] or 'equivalent'}"
+            progress(f"{len(results)} of {len(chosen)}: {result.mutant.name}: noticed by {by}{tail}")
+    return _kept({"all": len(mutants()), "seed": plan.seed, **summary(tuple(results))}, "mutants.json", plan)
 
 
 def measure_stability(

@@ -29,6 +29,7 @@ from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.errors import InputError
 from harness.report.campaign_data import Sample
+from harness.vm.qemu_versions import installed
 from harness.vm.target import has_protected_vms
 
 
@@ -107,6 +108,7 @@ def run_live_campaign(
     campaign_options = CampaignOptions(
         *(targets.subjects, options.names, options.kernel, seed, jobs, plan.out, started, url),
         *(guide.mode, plan.accept_kept, guide.kvm_off, plan.program),
+        own_qemu=installed().version if targets.is_fast else "",
     )
     launch = Launcher(options, seed, out, url, guide.mode)
     protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)

@@ -39,6 +39,7 @@ def screen(summary: Summary) -> str:
             f"{s.program.rpartition('/')[2]} fuzz: {s.target}, Linux {s.kernel_release}, level {s.level}, "
             f"{s.jobs} workers, seed {s.seed}, {s.seconds:.0f} s"
             + (f"; against {s.against[0]}, Linux {s.against[1]}" if s.against else "")
+            + _emulator(s)
         ),
         *_new(s),
         *_known(s),
@@ -47,6 +48,10 @@ def screen(summary: Summary) -> str:
         *_next(s),
     ]
     return "\n".join(lines)
+
+
+def _emulator(s: Summary) -> str:
+    return f"; fast QEMU, problems confirmed on Debian's own {s.confirmed_on}" if s.confirmed_on else ""
 
 
 def _new(s: Summary) -> Iterator[str]:
@@ -96,9 +101,10 @@ def _health(s: Summary) -> Iterator[str]:
         f"lost machines {s.lost_vms}",
         f"alarms {alarms}",
         f"invalid {s.invalid_inputs}",
-        f"runaway {s.statuses.get('runaway', 0)} of {_number(s.scenarios)} scenarios",
+        f"runaway {s.statuses.get('runaway', 0)} of {_number(s.scenarios)}",
     ]
-    yield _row("HEALTH", ", ".join(parts))
+    health = _fit(_row("HEALTH", ", ".join(parts)))
+    yield from health
     troubles = [
         *([f"{len(s.worker_deaths)} dead workers"] if s.worker_deaths else []),
         *([f"{s.internal_errors} failures of shadowfuzz itself"] if s.internal_errors else []),
@@ -110,7 +116,7 @@ def _health(s: Summary) -> Iterator[str]:
         *([f"coverage of KVM is OFF, the model alone guided: {s.kvm_off}"] if s.kvm_off else []),
     ]
     if troubles:
-        yield from _fit(f"{'':{_LABEL}}{'; '.join(troubles)}", 3)
+        yield from _fit(f"{'':{_LABEL}}{'; '.join(troubles)}", 4 - len(health))
 
 
 def _reach(s: Summary) -> Iterator[str]:
@@ -122,11 +128,11 @@ def _reach(s: Summary) -> Iterator[str]:
     edges = "" if s.kvm_edges is None else f", {_number(s.kvm_edges)} edges of KVM"
     covered = f"{_number(s.coverage)} features of the model{edges}; corpus {_number(s.corpus)}{_growth(s)}"
     yield _row("COVERED", covered)
-    entries = _many(len(s.known_by_entry), "catalogue entry", "catalogue entries")
+    entries = _many(len(s.known_by_entry), "entry", "entries")
     explained = f"{_number(s.divergences_known)} differences known by {entries}, {s.known_by_rule:.1%} by rule"
     impossible = sum(s.unchecked.values())
     compared = f"{explained}; {s.complete:.1%} of comparisons complete"
-    yield _row("COMPARED", f"{compared}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(compared))}")
+    yield from _fit(_row("COMPARED", f"{compared}{_most(s.unchecked, impossible, WIDTH - _LABEL - len(compared))}"))
 
 
 def _growth(s: Summary) -> str:
@@ -193,6 +199,7 @@ def all_counts(summary: Summary) -> str:
     lines = [
         f"target {s.target}, Linux {s.kernel_release}, level {s.level}, {s.jobs} workers, seed {s.seed}",
         *([f"against {s.against[0]}, Linux {s.against[1]}"] if s.against else []),
+        *([_emulator(s)[2:]] if s.confirmed_on else []),
         f"{s.seconds:.1f} s of fuzzing" + (f", first checked exit after {first:.1f} s" if first is not None else ""),
         f"scenarios          {s.scenarios}  (invalid inputs {s.invalid_inputs})",
         f"coverage           {s.coverage} of the model{_edges(s.kvm_edges)}  (corpus {s.corpus})",

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process one input in a worker of the live campaign: run, compare, confirm, count, store.  Independent of atheris."""
+"""Process one input in a worker of a campaign on real KVM: run, compare, confirm, count, store.
+
+A worker is one process with its own machines.  ``worker_process`` calls it from atheris (Python's libFuzzer), which
+chooses the inputs; this module does not know atheris.  A divergence or alarm that is new is *confirmed*: its scenario
+is run again, in the same VM and in a fresh one.  What is not seen again is stored as *flaky*.
+"""
 
 from __future__ import annotations
 
 import re
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +22,7 @@ from fuzz.campaign.counters_file import StatsWriter
 from fuzz.campaign.features import features
 from fuzz.campaign.reproduce_crash import Interrupted, Reproducer
 from fuzz.store.dumps import Dumps
-from fuzz.store.findings import CONSOLE, FRESH_QEMU, Store
+from fuzz.store.findings import CONFIRMED_ON, CONSOLE, FRESH_QEMU, Store
 from fuzz.targets.observation import ClusterKey, Observation, clusters_of, leaders_of, stability_key, texts_of
 from fuzz.targets.runner import MAX_LOSSES, ScenarioRunner
 from fuzz.targets.target_set import Side, TargetSet
@@ -42,12 +47,17 @@ MAX_INTERNAL = 20
 """Number of internal errors after which a worker gives up, because its counts are no longer reliable."""
 SAMPLED = 100
 """One of this number of scenarios is run again, whatever its result, to measure the share of unstable ones."""
+SPREAD = 32
+"""A scenario that shows stored findings more simply waits: after each such number of scenarios one is confirmed."""
 REMEMBERED = 16
 """Number of earlier scenarios that are stored with a crash."""
 BUMP_NS = 1_000_000_000
-"""Interval at which counts of known clusters are written; a killed worker loses the counts since the last write."""
+"""Nanoseconds between two writes of the counts of known clusters; a killed worker loses those since the last write."""
 MAX_TRIES = 2
 """Number of times that a worker tries to reproduce one crash or alarm."""
+
+
+OWN_QEMU = "Found on the fast QEMU; fresh_vm are runs on Debian's own.\n"
 
 
 class GiveUp(Exception):
@@ -58,11 +68,13 @@ class GiveUp(Exception):
 class WorkerContext:
     """The targets, counters and stores of a worker.
 
-    ``targets`` run and check scenarios.  ``count_coverage`` gets the index of a coverage counter.  ``on_run`` is called
-    after an input has been run, before its divergences are confirmed.  ``findings`` and ``flaky`` store findings,
-    ``dumps`` the memory of lost machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all
-    processes share, in nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.
-    ``offer`` is called with each scenario and the indices of the coverage counters that it hit.
+    ``targets`` are the one or two targets; they run and check scenarios.  ``count_coverage`` gets the index of a
+    coverage counter.  ``on_run`` is called after an input has been run, before its divergences are confirmed.
+    ``findings`` stores confirmed findings, ``flaky`` those that were not seen again, ``dumps`` the memory of lost
+    machines.  ``now`` returns the date as ISO 8601, ``ticks`` the time of a clock that all processes share, in
+    nanoseconds.  ``described`` are texts that describe the targets, stored with each finding.  ``own_qemu`` are the
+    same targets on Debian's own QEMU, if these run on the fast one.  ``offer`` is called with each scenario and the
+    indices of the coverage counters that it hit.
     """
 
     targets: TargetSet[Side]
@@ -75,13 +87,15 @@ class WorkerContext:
     now: Callable[[], str]
     ticks: Callable[[], int]
     described: Mapping[str, str] = field(default_factory=dict)
+    own_qemu: TargetSet[Side] | None = None
     offer: Callable[[Scenario, AbstractSet[int]], None] = lambda _, __: None
 
 
 class _Shown(NamedTuple):
-    """A cluster that a scenario shows: its id, its members in this run, and the id of the run's first cluster.
+    """A cluster of divergences that a scenario shows, with its id and its members in this run.
 
-    ``leader`` is empty if an erratum explains the cluster.
+    ``leader`` is the id of the first cluster in this run: the later ones may be its consequences
+    (:mod:`harness.findings.problems`).  It is empty if an erratum predicts this cluster.
     """
 
     key: ClusterKey
@@ -104,13 +118,18 @@ class Worker:
         self._internal = 0
         self.ending = False
         """Set when the campaign ends: long work such as reproducing a crash is then skipped."""
+        # The last scenarios on the machines of now; tries to reproduce a crash or alarm, by finding; ids of clusters;
+        # members by finding that are not written yet (see BUMP_NS); alarms of the scenario of now.
         self._recent: deque[Scenario] = deque(maxlen=REMEMBERED)
+        self._simpler: dict[str, tuple[int, Scenario]] = {}
+        """By the id of a kept finding, the simplest scenario that showed it since and waits to be confirmed."""
         self._tries: Counter[str] = Counter()
         self._ids: dict[ClusterKey, str] = {}
         self._more: Counter[str] = Counter()
         self._alarms: list[tuple[Subject, Alarm]] = []
         self._next_bump = 0
-        # The simplicity of the stored scenario of each cluster: a simpler scenario is confirmed, too.
+        # By finding: the simplicity of its stored scenario (a simpler scenario is confirmed and replaces it), and the
+        # leaders for which a scenario is stored.
         self._confirmed = context.findings.simplicities()
         self._leaders = {id_: {one.leader for one in found} for id_, found in context.findings.examples().items()}
 
@@ -138,18 +157,28 @@ class Worker:
         """End the machines."""
         self._write_counts()
         self._targets.stop()
+        if self._with.own_qemu is not None:
+            self._with.own_qemu.stop()
 
     def run_input(self, data: bytes) -> None:
-        """Run, check and count one input.  GiveUp, SetupError: the worker cannot continue."""
+        """Run, check and count one input, a scenario as text.  GiveUp, SetupError: the worker cannot continue."""
         try:
             scenario = parse(data)
         except InputError:
             self._stats.add("count", "invalid")
             return
+        self._attempt(scenario, self._scenario)
+        if self._simpler and self._stats.get("count", "scenarios") % SPREAD == 0 and not self.ending:
+            _, simplest = min(self._simpler.values(), key=lambda one: one[0])
+            self._simpler = {id_: one for id_, one in self._simpler.items() if one[1] is not simplest}
+            self._attempt(simplest, self._confirm_simpler)
+
+    def _attempt(self, scenario: Scenario, work: Callable[[Scenario], None]) -> None:
+        """Do some work with a scenario on a machine; whatever ends it is kept with the scenario."""
         try:
             if not self._targets.running:
                 self._start()
-            self._scenario(scenario)
+            work(scenario)
             self._losses = 0
         except TargetError as error:
             self._on_loss(scenario, error)
@@ -158,9 +187,11 @@ class Worker:
         except Exception as error:  # an internal error is a finding, too: it must not end the campaign
             self._on_internal_error(scenario, error)
 
-    def _run(self, scenario: Scenario, *, fresh_vm: bool) -> tuple[Observation, ...]:
+    def _run(
+        self, scenario: Scenario, *, fresh_vm: bool, targets: TargetSet[Side] | None = None
+    ) -> tuple[Observation, ...]:
         """Run and check a scenario, and collect the kernels' alarms."""
-        found = self._targets.run_and_check_each(scenario, fresh_vm=fresh_vm)
+        found = (targets or self._targets).run_and_check_each(scenario, fresh_vm=fresh_vm)
         self._alarms += [(seen.subject, alarm) for seen in found for alarm in seen.alarms]
         for seen in found:
             self._stats.add_all("asserted", Counter(one.name for one in seen.asserted))
@@ -173,7 +204,7 @@ class Worker:
         self._stats.add("count", "scenarios")
         covered: set[int] = set()
         for seen in found:
-            if seen.other is None:
+            if seen.other is None:  # else it compares the traces of both targets, whose own observations are counted
                 self._stats.add("status", seen.checked.status)
                 for index in features(seen.traces[0], seen.checked):
                     self._with.count_coverage(index)
@@ -210,8 +241,8 @@ class Worker:
         ways = chain.from_iterable([path for _, path in checked.paths])
         for (name, taken), count in Counter(ways).items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
-        # An exit counts as checked if the host's part of its round was replayed on the model and compared.  The last
-        # exit of a scenario begins no complete round.
+        # An exit counts as checked if its round was replayed on the model and compared with relation ``save``.  The
+        # round before a vCPU's first entry (FIRST) has no exit.  The last exit of a scenario begins no complete round.
         exits = checked.relations.get("save", 0) - sum(1 for name, _ in checked.paths if name == "FIRST")
         if exits > 0:
             stats.add("count", "checked_exits", exits)
@@ -223,12 +254,34 @@ class Worker:
     def _unexplained(
         self, scenario: Scenario, found: tuple[Observation, ...], clusters: Mapping[ClusterKey, list[Divergence]]
     ) -> None:
-        weight, leaders = simplicity(scenario), leaders_of(clusters)
-        shown = [
+        weight, shown = simplicity(scenario), self._shown(clusters)
+        new = [one for one in shown if self._is_new_leader(one) or one.id not in self._confirmed]
+        for one in shown:
+            if one not in new and self._is_simpler(one.id, weight):
+                self._simpler[one.id] = weight, scenario
+        self._confirm(scenario, found, shown, new)
+
+    def _confirm_simpler(self, scenario: Scenario) -> None:
+        """Run a scenario that waited, and confirm and keep what it shows more simply, or for the first time."""
+        self._alarms.clear()
+        found, weight = self._run(scenario, fresh_vm=False), simplicity(scenario)
+        new = [one for one in self._shown(clusters_of(found)) if self._confirmed.get(one.id, weight + 1) > weight]
+        self._confirm(scenario, found, new, new)
+        if self._alarms:
+            self._store_alarms(scenario)
+        self._recent.append(scenario)
+
+    def _shown(self, clusters: Mapping[ClusterKey, list[Divergence]]) -> list[_Shown]:
+        leaders = leaders_of(clusters)
+        return [
             _Shown(key, self._id(key), members, self._id(leaders[key]) if key in leaders else "")
             for key, members in clusters.items()
         ]
-        new = [one for one in shown if self._is_new_leader(one) or self._is_simpler(one, weight)]
+
+    def _confirm(
+        self, scenario: Scenario, found: tuple[Observation, ...], shown: Sequence[_Shown], new: Sequence[_Shown]
+    ) -> None:
+        """Try the clusters ``new`` again and keep them; count the others of those that are ``shown``."""
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
         same: set[ClusterKey] = set()
         fresh: set[ClusterKey] = set()
@@ -236,7 +289,8 @@ class Worker:
             if new:
                 self._stats.add("count", "confirmations")
                 same = set(clusters_of(self._run(scenario, fresh_vm=False)))
-                fresh = set(clusters_of(self._run(scenario, fresh_vm=True)))
+                # What only the fast QEMU shows is not confirmed: it is kept as flaky.
+                fresh = set(clusters_of(self._run(scenario, fresh_vm=True, targets=self._with.own_qemu)))
         except TargetError:
             # The divergence is not confirmed: store it as flaky; the caller handles the lost machine.
             for one in new:
@@ -251,12 +305,16 @@ class Worker:
                 if one not in new:
                     self._count_known(one.id, len(one.members))
 
-    def _is_simpler(self, shown: _Shown, weight: int) -> bool:
-        """Return whether a cluster is new, or this scenario is simpler than the stored one."""
-        return self._confirmed.get(shown.id, weight + 1) > weight
+    def _is_simpler(self, id_: str, weight: int) -> bool:
+        """Whether a scenario is simpler than the one that is kept with a finding, and than the one that waits."""
+        waiting = self._simpler.get(id_)
+        return weight < min(self._confirmed[id_], weight + 1 if waiting is None else waiting[0])
 
     def _is_new_leader(self, shown: _Shown) -> bool:
-        """Return whether no scenario is stored in which a cluster has this leader; true only once per pair."""
+        """Return whether a scenario is needed that shows a cluster with this leader: none is stored yet.
+
+        It is true only once for each pair of cluster and leader, and for at most MAX_EXAMPLES leaders of a cluster.
+        """
         leaders = self._leaders.setdefault(shown.id, set())
         if not shown.leader or shown.leader in leaders or len(leaders) >= MAX_EXAMPLES:
             return False
@@ -272,6 +330,8 @@ class Worker:
         count, now = len(shown.members), self._with.now()
         finding = Finding("divergence", name, subject, values, count, *tries, now, other=other)
         confirmed = all(each.hits for each in tries)
+        if self._with.own_qemu is not None:
+            extra = {**extra, CONFIRMED_ON: OWN_QEMU}
         self._stats.add("unexplained" if confirmed else "flaky", finding.id, count)
         if not confirmed:
             self._store(self._with.flaky, finding, scenario, extra)
@@ -327,7 +387,7 @@ class Worker:
     # ---- alarms of the kernels ----------------------------------------------------------------------------------
 
     def _store_alarms(self, scenario: Scenario) -> None:
-        """Store the alarms of a scenario: as flaky if fresh machines do not reproduce them."""
+        """Store the alarms (kernel warnings) of a scenario: as flaky if freshly booted machines do not show them."""
         for subject in dict.fromkeys(subject for subject, _ in self._alarms):
             of_one = once_each(alarm for owner, alarm in self._alarms if owner == subject)
             for signature, (alarm, count) in of_one.items():
@@ -357,7 +417,7 @@ class Worker:
             self._confirmed[id_] = simplicity(scenario)
 
     def _rate_of(self, finding: Finding, scenario: Scenario) -> Reproduction | None:
-        """Return how often fresh machines reproduce an alarm; None: no try or no time is left."""
+        """Return how often freshly booted machines show an alarm again; None: no try or no time is left."""
         if self.ending or self._tries[finding.id] >= MAX_TRIES:
             return None
 
@@ -374,10 +434,14 @@ class Worker:
         self._stats.add("reproduced", "yes" if again.hits else "no")
         return again
 
-    # ---- lost machines and internal errors
-    # -----------------------------------------------------------------------------------
+    # ---- lost machines and internal errors --------------------------------------------------------------------------
 
     def _on_loss(self, scenario: Scenario | None, error: TargetError) -> None:
+        """Store how a machine was lost, end all machines, and try to reproduce the loss on fresh ones.
+
+        ``scenario``: the one that ran; None: the machine was booting.  GiveUp: the machine was lost too often in a row,
+        and does not even run the simplest scenario.
+        """
         end, reason = _end_of(error), str(error)
         console, config = (error.console_tail, error.config) if isinstance(error, VmLost) else ("", "")
         self._stats.add("lost", f"{end.kind}: {re.sub(r'0x[0-9a-fA-F]+|[0-9]+', 'N', reason)}")
@@ -413,6 +477,7 @@ class Worker:
         return True
 
     def _collect_remains(self, error: TargetError, id_: str) -> Remains:
+        """Keep what could be read from a lost machine, its memory dump among others; at least why there is none."""
         remains = error.remains if isinstance(error, VmLost) else None
         if remains is None:
             return Remains(missing=("nothing was taken from the machine",))
@@ -452,8 +517,8 @@ class Worker:
             return
         self._stats.add("reproduced", "yes" if again.hits else "no")
         if not again.hits and self._tries[finding.id] < MAX_TRIES:
-            return  # another member of the cluster may be reproduced
-        # Describe the finding by the member that was reproduced, even if another one is simpler.
+            return  # another scenario with the same loss may reproduce it
+        # Store the scenario that reproduced the loss, even if another one is simpler.
         try:
             self._with.findings.revise(finding, scenario, _crash_texts(replace(report, again=again), console, earlier))
         except OSError as full:

@@ -17,7 +17,7 @@ from fuzz.campaign.limits import MODEL, MODES
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
 
-MODULE = "fuzz.campaign.worker_process"
+MODULE = "fuzz.campaign.worker_start"
 """The module that ``python -m`` runs as a worker."""
 
 
@@ -89,6 +89,7 @@ _TARGETS: Mapping[str, tuple[type, ...]] = {
     "cold": (bool,),
     "deterministic": (bool,),
     "hyp_copy": (bool, type(None)),
+    "fast_qemu": (bool, type(None)),
 }
 
 

@@ -90,6 +90,7 @@ def context_of(job: WorkerJob, stats: StatsWriter, guides: Guides) -> WorkerCont
         now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
         ticks=time.monotonic_ns,
         described=targets.described(),
+        own_qemu=targets.on_own_qemu() if targets.is_fast else None,
         **offers,
     )
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fuzz.cli.declare import PATH, Args, declare, flag, option
-from fuzz.cli.options import campaign, campaign_beside_out, chain, json_flag, out_directory
+from fuzz.cli.options import campaign, campaign_beside_out, chain, json_flag, out_directory, vmlinux
 from fuzz.cli.output import print_json
+from harness.errors import InputError
 from harness.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from fuzz.triage.handover import Handover
 
 EPILOG = """\
 example:
@@ -38,6 +43,8 @@ exit status: 0 written, 2 bad usage, or nothing to write (the message names the 
 
 def _export(args: Args) -> int:
     """Write the requested files; raise errors for the caller to show."""
+    if args.vmlinux is not None and not args.mail:
+        raise InputError("--vmlinux", None, "goes with --mail: nothing else names KVM's function")
     if args.mail or args.selftest:
         return _hand_over(args)
     from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
@@ -61,10 +68,11 @@ def _export(args: Args) -> int:
 
 def _hand_over(args: Args) -> int:
     """Write a mail or a program for the kernel's tree; print a mail if no directory is given."""
-    from fuzz.store.kept_findings import find_finding, open_database
-    from fuzz.triage.handover import kept_handover, mail, program, story_handover
+    from fuzz.triage.handover import kept_handover, mail, program
 
-    found = kept_handover(args.id) or story_handover(find_finding(open_database(args.campaign, args.store), args.id))
+    found = kept_handover(args.id) or _of_campaign(args)
+    if args.vmlinux is not None and found.story is None:
+        raise InputError("--vmlinux", None, f"{found.name} is a kept finding: its sources name KVM's functions")
     name, text = program(found) if args.selftest else (f"{found.name}.mail.txt", mail(found, str(args.campaign)))
     if args.mail and args.out == Path() and not args.json:
         print(text, end="")
@@ -79,11 +87,21 @@ def _hand_over(args: Args) -> int:
     return ExitStatus.OK
 
 
+def _of_campaign(args: Args) -> Handover:
+    from fuzz.store.kept_findings import find_finding, open_database
+    from fuzz.triage.handover import story_handover
+    from fuzz.triage.source_line import handler_in_words
+
+    story = find_finding(open_database(args.campaign, args.store), args.id)
+    return story_handover(story, handler_in_words(story, args.vmlinux))
+
+
 _ABOUT = "Write a finding as a self-contained scenario and as a C program that does not need shadowfuzz."
 _ID = click.argument("id", metavar="ID", help="id of the finding (may be shortened)")
 _OPTIONS = chain(
     flag("--mail", help="print a mail to the maintainers of KVM/arm64 instead (with --out: write it)"),
     flag("--selftest", help="write a program in the form of the kernel's KVM selftests instead"),
+    vmlinux,
     json_flag,
 )
 _EXCLUSIVE = (("mail", "selftest"),)

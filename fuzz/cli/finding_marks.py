@@ -10,7 +10,7 @@ import click
 
 from fuzz.cli.declare import Args, declare, option
 from fuzz.cli.options import campaign, json_flag
-from fuzz.cli.output import announce_page, print_json
+from fuzz.cli.output import announce_page, page_with_program_name, print_json
 from fuzz.store.mark_limits import MAX_NOTE, STATUSES
 from harness.errors import InputError
 from harness.exit_status import ExitStatus
@@ -67,5 +67,6 @@ def open_command(args: Args) -> int:
     from fuzz.triage.report_page import write_report
 
     out = args.campaign / "report.html"
-    announce_page(out, write_report(open_database(args.campaign, args.store), args.campaign, out), show=True)
+    size = write_report(open_database(args.campaign, args.store), args.campaign, out, page_with_program_name)
+    announce_page(out, size, show=True)
     return ExitStatus.OK

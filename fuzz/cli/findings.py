@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import campaign, json_flag
+from fuzz.cli.options import campaign, json_flag, vmlinux
 from fuzz.cli.output import print_json, style_of, with_program_name
 from fuzz.cli.progress import progress_printer
 from fuzz.paths import out_words
@@ -23,6 +23,7 @@ from harness.exit_status import ExitStatus
 if TYPE_CHECKING:
     from fuzz.store.database import Unreadable
     from fuzz.store.kept_findings import StoredFindings
+    from harness.report.campaign_data import Run
     from harness.report.finding_data import Story
     from harness.report.terminal import Style
 
@@ -48,7 +49,8 @@ example:
   shadowfuzz findings show d47d8f
       show one finding in full: its scenario, the differences side by side, the verdict and its evidence
 
-An id may be shortened: give its beginning, with or without the kind.
+An id may be shortened: give its beginning, with or without the kind.  For a kernel with debug information in the
+directory of --tree, the source line of KVM's function is shown.
 
 exit status: 0 shown, 2 bad usage or input
 """
@@ -64,9 +66,16 @@ _FORMAT = option("--format", type=click.Choice(("text", "json", "junit", "sarif"
 @flag("--clusters", help="list every cluster by itself")
 @option("--status", type=click.Choice(STATUSES), help="only problems with this status")
 @option("--assignee", type=str, metavar="NAME", help="only problems of this person")
+@option(
+    "--sort",
+    type=click.Choice(("count", "first", "last")),
+    default="count",
+    help="lost machines and frequent problems first (default), or by when they were seen first or last",
+)
 def list_command(args: Args) -> int:
     """Print a list; raise errors for the caller to show."""
     from fuzz.store.kept_findings import open_database, read_findings
+    from fuzz.store.runs import History
     from fuzz.store.unreadable_text import unreadable_lines
     from fuzz.triage.findings_text import overview
 
@@ -81,7 +90,8 @@ def list_command(args: Args) -> int:
         if args.clusters or not found:
             print("\n".join(overview(found, style, "new findings" if args.new else "findings")))
         else:
-            print(with_program_name("\n".join(_list(args, replace(kept, stories=found), style))))
+            runs = History(database).runs()
+            print(with_program_name("\n".join(_list(args, replace(kept, stories=found), runs, style))))
     if any(story.kept.confirmed for story in found):
         return ExitStatus.DIVERGENCE
     return ExitStatus.USAGE if kept.unreadable else ExitStatus.OK  # an unreadable row may be a finding
@@ -93,11 +103,13 @@ def list_command(args: Args) -> int:
 @json_flag
 @_FORMAT
 @flag("--trace", help="print each recorded event, too")
+@vmlinux
 def show_command(args: Args) -> int:
     """Print one finding; raise errors for the caller to show."""
     from fuzz.store.kept_findings import Explainer, find_finding, open_database, refuse_kept
     from fuzz.store.marks import Marks
-    from fuzz.triage.findings_text import finding_text, mark_lines
+    from fuzz.triage.findings_text import Background, finding_text, mark_lines
+    from fuzz.triage.source_line import handler_in_words
 
     explainer = Explainer()
     refuse_kept(args.id, explainer.kept)
@@ -105,8 +117,9 @@ def show_command(args: Args) -> int:
     story = find_finding(database, args.id, explainer)
     if not _for_machines("findings show", args, (story,)):
         style, marks = style_of(sys.stdout, os.environ), Marks(database).all()
-        errata = [row for row in explainer.kept if row.id in story.like]
-        lines = finding_text(story, style, str(args.campaign), errata, trace=args.trace)
+        errata = tuple(row for row in explainer.kept if row.id in story.like)
+        about = Background(errata, handler_in_words(story, args.vmlinux))
+        lines = finding_text(story, style, str(args.campaign), about, trace=args.trace)
         print(with_program_name("\n".join((*lines, *mark_lines(marks.get(story.id))))))
     return ExitStatus.OK
 
@@ -127,9 +140,9 @@ def _for_machines(name: str, args: Args, found: Sequence[Story], unreadable: Seq
     return False
 
 
-def _list(args: Args, kept: StoredFindings, style: Style) -> Iterator[str]:
+def _list(args: Args, kept: StoredFindings, runs: Sequence[Run], style: Style) -> Iterator[str]:
     from fuzz.store.marks import Mark
-    from fuzz.triage.problems_text import errata_text, problems_text
+    from fuzz.triage.problems_text import errata_text, in_order, problems_text
     from harness.report.problem_data import errata_of, problems_of
 
     found, marks = kept.stories, kept.marks
@@ -139,9 +152,9 @@ def _list(args: Args, kept: StoredFindings, style: Style) -> Iterator[str]:
         if args.status in (None, marks.get(problem.id, Mark()).status)
         and args.assignee in (None, marks.get(problem.id, Mark()).assignee)
     ]
-    yield from problems_text(problems, marks, style, out_words(args.campaign))
+    yield from problems_text(in_order(problems, args.sort), marks, runs, style, out_words(args.campaign))
     words = {row.id: row.does for row in kept.rows}
-    yield from errata_text(errata_of(found), words, style)
+    yield from errata_text(errata_of(found), words, runs, style)
     flaky = sum(not story.kept.confirmed for story in found)
     if flaky:
         yield f"{flaky} flaky: not reproduced when run again (--clusters lists them)"

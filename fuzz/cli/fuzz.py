@@ -16,6 +16,7 @@ from fuzz.cli.options import (
     against,
     cold,
     deterministic,
+    fast_qemu,
     hyp_copy,
     json_flag,
     number,
@@ -100,6 +101,7 @@ missing here, or a finding could not be written
 @cold
 @deterministic
 @hyp_copy
+@fast_qemu
 @against
 @option(
     "--corpus",

@@ -73,7 +73,7 @@ or input, 3 a stored cluster is not reproduced, the campaign missed a required o
 @number("--mutants", None, "instead of a campaign: check N mutants of the model (0: all)", 0)
 @number("--stability", None, "instead of a campaign: minimise N starts of every goal")
 @flag("--paths", help="instead of a campaign: collect and write one state for each path of each level")
-@flag("--page", help="instead of a campaign: write docs/lemmas.md from the stored clusters")
+@flag("--page", help="instead of a campaign: write docs/lemmas.md and docs/lemma-levels.md from what is stored")
 def command(args: Args) -> int:
     """Run the selected mode; raise errors for the caller to show."""
     from fuzz.campaign import lemma_run as runs
@@ -82,7 +82,7 @@ def command(args: Args) -> int:
     keep = args.store and not args.expect_stored
     plan = runs.LemmaPlan(args.seconds, args.jobs, args.seed, args.stored, keep)
     if args.page:
-        _say(f"wrote {runs.write_page()}")
+        _say(f"wrote {' and '.join(map(str, runs.write_pages()))}")
         return ExitStatus.OK
     if args.changes:
         print_json("lemma", {"claims": runs.prove_changes(keep=args.store, progress=_say)})

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         _answer_interrupts()
+        if argv is None:  # this process is the command's own, and has imported nothing that checks
+            _use_compiled()
         status = _main(words)
     except KeyboardInterrupt:
         status = _fail("interrupted", ExitStatus.INTERRUPTED)
@@ -69,6 +71,12 @@ def _answer_interrupts() -> None:
     import signal
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _use_compiled() -> None:
+    from fuzz.compiled.use import use_compiled
+
+    use_compiled(os.environ)
 
 
 def _execute(run: Run, args: Args) -> int:

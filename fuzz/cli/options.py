@@ -14,6 +14,7 @@ from fuzz.cli.declare import PATH, Args, Decorator, flag, option
 from fuzz.paths import DEFAULT_OUT
 from fuzz.targets.options import TargetOptions
 from harness.errors import InputError
+from harness.input_file import check_file as check_input
 from harness.model import LEVEL_NAMES
 from harness.output_file import check_directory, check_file
 from harness.vm.config import DEFAULT_TARGET, list_configs, name_on_tree
@@ -140,6 +141,11 @@ subject = chain(target, kernel, level)
 """The options of one target, its kernel, and the model's level."""
 subjects = chain(targets, kernel, level)
 """The options of targets, their kernel, and the model's level."""
+vmlinux = file(
+    "--vmlinux",
+    "the finding's kernel with debug information: show the source line of KVM's function, too",
+    check=check_input,
+)
 store = option(
     "--store",
     check=_check_store,
@@ -163,6 +169,12 @@ cold = flag("--cold", help="boot each machine in full, not as a clone of a saved
 deterministic = flag(
     "--deterministic", help="use machines whose time is the number of instructions: two runs record the same bytes"
 )
+fast_qemu = flag(
+    "--fast-qemu",
+    help="run on the QEMU that `setup --fast-qemu` built, if it recorded the same as Debian's on this target; every "
+    "problem is confirmed on Debian's own",
+)
+"""Of campaigns; where it is not given, the target's file decides."""
 hyp_copy = click.option(
     "--hyp-copy/--no-hyp-copy",
     default=None,
@@ -213,4 +225,5 @@ def targets_of(args: Args) -> TargetOptions:
         cold=given.get("cold", False),
         deterministic=given.get("deterministic", False),
         hyp_copy=given.get("hyp_copy", False),
+        fast_qemu=given["fast_qemu"] or None if "fast_qemu" in given else False,
     )

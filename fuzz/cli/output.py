@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 NAME = "shadowfuzz"
 JSON_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
+        "bench compare": 1,
         "bench exits": 1,
         "bench trial": 1,
         "ci": 1,
@@ -85,14 +87,24 @@ def with_program_name(text: str) -> str:
     """Replace ``shadowfuzz`` in the commands of a text by the name for calling this program.
 
     Other rooms write ``shadowfuzz COMMAND``; so the commands also work if PATH does not have ``shadowfuzz``.
+    Mails, SARIF, JUnit, JSON and exported scenarios are read on other machines and say ``shadowfuzz``.
     """
+    return _with_program(text, shlex.quote)
+
+
+def page_with_program_name(text: str) -> str:
+    """Return an HTML page whose commands can be entered where it was made, likewise."""
+    return _with_program(text, lambda name: html.escape(shlex.quote(name)))
+
+
+def _with_program(text: str, written: Callable[[str], str]) -> str:
     name = program()
     if name == NAME:
         return text
     from fuzz.cli.tree import COMMANDS
 
     commands = "|".join(map(re.escape, COMMANDS.by_name))
-    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: shlex.quote(name), text)
+    return re.sub(rf"(?<![\w./-]){NAME}(?= (?:{commands})\b)", lambda _: written(name), text)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, red: Callable[[Sequence[str]], bool]) -> None:

@@ -7,7 +7,7 @@ import sys
 
 from fuzz.cli.declare import Args, declare, flag
 from fuzz.cli.options import campaign_beside_out, json_flag, number, out_file
-from fuzz.cli.output import announce_page, print_json
+from fuzz.cli.output import announce_page, page_with_program_name, print_json
 from harness.exit_status import ExitStatus
 
 REPORT = """\
@@ -39,7 +39,7 @@ def write(args: Args) -> int:
     from fuzz.store.kept_findings import open_database
     from fuzz.triage.report_page import write_report
 
-    size = write_report(open_database(args.campaign, args.store), args.campaign, args.out)
+    size = write_report(open_database(args.campaign, args.store), args.campaign, args.out, page_with_program_name)
     announce_page(args.out, size, show=args.open)
     if args.json:
         print_json("report write", {"file": str(args.out), "bytes": size})
@@ -56,7 +56,7 @@ def serve(args: Args) -> int:
     from fuzz.triage.report_server import LOOPBACK, make_server
 
     database = open_database(args.campaign, args.store)
-    server = make_server(args.port, site_of(database, args.campaign).get)
+    server = make_server(args.port, site_of(database, args.campaign, page_with_program_name).get)
     print(f"serve: http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
     try:
         server.serve_forever()

@@ -212,12 +212,15 @@ BENCH = _group(
     "bench",
     (
         Row("exits", "fuzz.cli.bench:command", "measure exits per second: raw, recorded, checked"),
+        Row("compare", "fuzz.cli.bench_compare:command", "compare variants of this program, interleaved"),
         Row("trial", "fuzz.cli.trial:command", "compare the modes of guidance; write a page and a plot"),
     ),
     "Measure the speed of the fuzzer, and the benefit of guidance by coverage.  Without a command: exits.",
     """\
   shadowfuzz bench --quick
       measure the rates of the three modes, two seconds each
+  shadowfuzz bench compare pure compiled
+      measure what the compiled checker gains
   shadowfuzz bench trial --runs 5 --seconds 60 --out docs
       compare campaigns with and without guidance by KVM's code
 """,

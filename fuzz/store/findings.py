@@ -9,6 +9,7 @@
                            trace.json      the recorded trace (harness.trace.tracefile)
                            other-trace.json  the trace of the second target, if two were compared
                            target.toml      the target, as a file for --target; other-target.toml: the second
+                           confirmed_on.txt  if the campaign ran on the fast QEMU: which QEMU confirmed it
                            console.txt     of a crash: the end of the console
                            crash.json      and the state of the machine (harness.vm.crash)
                            earlier-01.scn  and the scenarios that ran before, 01 the last one
@@ -38,6 +39,8 @@ FINDINGS, FLAKY = "findings", "flaky"
 SCENARIO, FINDING, COUNT, TRACE = "scenario.scn", "finding.json", "count", "trace.json"
 OTHER_TRACE = "other-trace.json"
 CONSOLE = "console.txt"
+CONFIRMED_ON = "confirmed_on.txt"
+"""Name of the text that says on which QEMU a finding of the fast one was confirmed."""
 FRESH_QEMU = "fresh_qemu"
 """Name of the text with the reproductions in fresh QEMUs: hits and runs, if that was tried."""
 ELSEWHERE = "elsewhere"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fuzz.compiled.use import PURE, find_build
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
 from harness.vm.build.doctor import (
@@ -70,6 +71,7 @@ def diagnose(tree: Path | None = None) -> Diagnosis:
         *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version, platform.machine()),
         *(check_target(state) for state in states),
         *_emulators(),
+        _checker(),
         *of_tree,
     )
     return Diagnosis(checks, states)
@@ -105,6 +107,13 @@ def _emulators() -> tuple[Check, ...]:
         why = "no other QEMU is installed; the verdict emulator is based on -cpu alone (shadowfuzz setup --emulators)"
         rows.append(Check("emulator", "qemu-*", True, why))
     return tuple(rows)
+
+
+def _checker() -> Check:
+    """Return a check that says what checks: it works without a build, too."""
+    if find_build(os.environ) is None:
+        return Check("checker", "python", True, "it is not compiled for these sources (shadowfuzz setup --compiled)")
+    return Check("checker", "compiled", True, f"used but with {PURE}=1")
 
 
 def _state(name: str) -> TargetState:

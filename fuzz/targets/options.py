@@ -14,7 +14,8 @@ class TargetOptions:
     ``level`` is the level of the model that traces are compared with.  ``kernel`` is an image for the first target
     (None: its own).  ``cold``: every machine boots in full, instead of being a clone of a saved one.
     ``deterministic``: the same scenarios give the same traces.  ``hyp_copy``: also compare the hypervisor's own vCPUs;
-    None: if the target has them.
+    None: if the target has them.  ``fast_qemu``: run on the fast QEMU, if there is one; None: if the target's file says
+    so.
     """
 
     target: str
@@ -24,6 +25,7 @@ class TargetOptions:
     cold: bool = False
     deterministic: bool = False
     hyp_copy: bool | None = False
+    fast_qemu: bool | None = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fuzz.paths import KEPT, KNOWN_DIR
+from fuzz.targets.fast_qemu import choose_qemu
 from fuzz.targets.hyp_copy_option import choose_copy
 from fuzz.targets.options import TargetOptions
 from harness.arch.cpu_models import Cpu, cpu_model
@@ -55,7 +56,8 @@ class PreparedSide:
     """One prepared target, with the model and the catalogue for checking its traces.
 
     ``hyp_copy`` gives access to the vCPUs of the target's own hypervisor; None: they are not compared.  ``errata`` are
-    the kept findings of this target.
+    the kept findings of this target.  ``own`` is the same target on Debian's own QEMU, if ``prepared`` is on the fast
+    one.
     """
 
     config: MachineConfig
@@ -66,6 +68,7 @@ class PreparedSide:
     hyp_copy: HypCopy | None = None
     errata: TargetErrata = NO_ERRATA
     machines: MachineOptions = field(default_factory=MachineOptions)
+    own: PreparedTarget | None = None
 
     def boot(self) -> AbstractContextManager[Executor]:
         """Boot a machine, which ends with the block.  VmLost, AgentProtocolError: the machine was lost."""
@@ -80,8 +83,12 @@ class PreparedSide:
         )
 
     def boot_again(self) -> AbstractContextManager[Executor]:
-        """Boot a machine to reproduce a loss: without a plugin and without a memory dump."""
-        return self.made_with(replace(self.machines, dump=None, plugin=None)).boot()
+        """Boot a machine to reproduce a loss: on Debian's own QEMU, without a plugin and without a memory dump."""
+        return self.on_own_qemu().made_with(replace(self.machines, dump=None, plugin=None)).boot()
+
+    def on_own_qemu(self) -> PreparedSide:
+        """Return the same target on Debian's own QEMU."""
+        return self if self.own is None else replace(self, prepared=self.own, own=None)
 
     def made_with(self, machines: MachineOptions) -> PreparedSide:
         """Return the same target with other options for its machines."""
@@ -95,7 +102,9 @@ class PreparedSide:
 def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
     """Prepare one target; names in ``options`` are ignored.  InputError, SetupError: a value or the set-up is wrong."""
     cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, options.level)
-    prepared = prepare(config, kernel=options.kernel, progress=progress)
+    own = prepare(config, kernel=options.kernel, progress=progress)
+    fast = config.fast_qemu if options.fast_qemu is None else options.fast_qemu
+    prepared = choose_qemu(config, own, progress) if fast else own
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, options.level)
     hyp_copy = choose_copy(options.hyp_copy, config, prepared, progress)
     clones = None if options.cold else Clones(Cache(default_root(os.environ)), progress)
@@ -103,4 +112,5 @@ def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progre
         *(config, prepared, subject, cpu, catalogue, hyp_copy),
         errata=errata_of(load_regressions(KEPT), config.name),
         machines=MachineOptions(clones, options.deterministic),
+        own=None if prepared is own else own,
     )

@@ -234,6 +234,17 @@ class PreparedTargets(TargetSet[PreparedSide]):
         first, *rest = self.sides
         return PreparedTargets([first.made_with(replace(first.machines, plugin=plugin)), *rest], self._compare)
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether a target runs on the fast QEMU: what it shows is to be confirmed on Debian's own."""
+        return any(side.own is not None for side in self.sides)
+
+    def on_own_qemu(self) -> PreparedTargets:
+        """Return the same targets, none of them booted, on Debian's own QEMU; nothing watches or examines them."""
+        sides = [side.on_own_qemu() for side in self.sides]
+        plain = [side.made_with(replace(side.machines, plugin=None, examine=False, dump=None)) for side in sides]
+        return PreparedTargets(plain, self._compare)
+
     def examined(self, dump: Callable[[], Path] | None = None) -> PreparedTargets:
         """Return the same targets, not booted, whose machines are examined when they are lost.
 

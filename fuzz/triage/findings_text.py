@@ -7,12 +7,12 @@ import importlib.metadata
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.paths import out_words
 from fuzz.store.database import Unreadable
 from fuzz.store.marks import Mark
-from harness.coverage.kvm_handlers import handler_of
 from harness.findings.regressions import NEW, Regression, is_by_cause, likeness, new_text
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together, verdict_lines
@@ -24,8 +24,6 @@ from harness.report.terminal import Style, many, printable
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario
 
-EXIT_CLASS = 2
-"""Index of the exit class in a divergence's signature."""
 WIDTH, _INDENT = 100, 12
 
 
@@ -62,10 +60,16 @@ def _group(group: Group, style: Style) -> Iterator[str]:
         yield f"         {printable(story.title)}"
 
 
-def finding_text(
-    story: Story, style: Style, out: str, errata: Sequence[Regression] = (), *, trace: bool = False
-) -> Iterator[str]:
-    """Yield one finding in full; ``errata`` are the kept findings that it is like, with their summaries."""
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The kept findings that a finding is like, and the function of KVM that handles its exit, as text."""
+
+    errata: tuple[Regression, ...] = ()
+    handled: str = ""
+
+
+def finding_text(story: Story, style: Style, out: str, about: Background, *, trace: bool = False) -> Iterator[str]:
+    """Yield one finding in full."""
     kept, finding = story.kept, story.kept.finding
     subject = finding.subject
     yield style.paint("bold", f"{story.id}: {printable(story.title)}")
@@ -81,12 +85,12 @@ def finding_text(
         yield f"  like      {', '.join(story.like)}: the same signature, which does not prove the same cause"
     else:
         yield f"  new       no erratum of {finding.where} explains it"
-    for row in errata:
+    for row in about.errata:
         yield from _field("erratum", f"{row.id}: {row.summary}")
         yield from _field("why", row.why)
         yield from _field("source", row.source)
-    if handler := handler_of(finding.signature[EXIT_CLASS] if finding.kind == "divergence" else ""):
-        yield from _field("in KVM", handler)
+    if about.handled:
+        yield from _field("in KVM", about.handled)
     if story.evidence is None:
         yield f"  verdict {story.verdict.name}: {story.verdict.why}"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class Handover:
     """A finding to hand over: its name, its kept row or its story of a campaign, and the divergence to show.
 
     Exactly one of ``row`` and ``story`` is set; ``shown`` is None if there is no scenario.  ``rows`` are all kept
-    findings, ``folder`` has the scenarios of ``row``.
+    findings, ``folder`` has the scenarios of ``row``; ``handled`` names the function of KVM that handles the exit of
+    ``story``.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Handover:
     shown: Shown | None
     rows: tuple[Regression, ...]
     folder: Path = Path()
+    handled: str = ""
 
     @property
     def file(self) -> str:
@@ -85,8 +87,8 @@ def _target(row: Regression) -> str:
     return row.targets[0] if row.targets else row.elsewhere.partition(" ")[0]
 
 
-def story_handover(story: Story) -> Handover:
-    """Return a campaign's finding, with the divergence that its trace shows."""
+def story_handover(story: Story, handled: str = "") -> Handover:
+    """Return a campaign's finding, with the divergence that its trace shows; ``handled`` as in :class:`Handover`."""
     shown = None if story.ran is None else _story_shown(story)
     scenario, subject = story.kept.scenario, story.kept.finding.subject
     if shown is None and scenario is not None:  # a loss, or a difference between two releases: no contract
@@ -94,7 +96,7 @@ def story_handover(story: Story) -> Handover:
         finding = story.kept.finding
         checks = log_checks(*finding.signature[:2]) if finding.kind == "alarm" and len(finding.signature) > 1 else ()
         shown = Shown(*origin, scenario, len(scenario.steps), first_context(scenario), checks)
-    return Handover(story.id, None, story, shown, kept_rows())
+    return Handover(story.id, None, story, shown, kept_rows(), handled=handled)
 
 
 def _story_shown(story: Story) -> Shown | None:
@@ -144,7 +146,9 @@ def letter_of(handover: Handover, out: str) -> Letter:
     """Return the contents of a mail on a finding; ``out`` is the campaign's directory, empty for the current one."""
     commands = tuple(_commands(handover, out))
     if handover.story is not None:
-        return of_story(handover.story, handover.rows, handover.shown, commands)
+        letter = of_story(handover.story, handover.rows, handover.shown, commands)
+        where = (f"In KVM: {handover.handled}.",) if handover.handled else ()
+        return replace(letter, why=(*letter.why, *where))
     assert handover.row is not None
     return of_erratum(handover.row, handover.rows, handover.shown, commands)
 

@@ -19,7 +19,7 @@ from fuzz.store.kept_findings import read_findings
 from fuzz.store.nodes import Nodes
 from fuzz.store.runs import History
 from fuzz.triage.metrics import exposition, read_standing
-from fuzz.triage.report_site import Site
+from fuzz.triage.report_site import AsCalled, Site
 from harness.findings.known_divergences import Catalogue
 from harness.output_file import write_whole
 from harness.report.campaign_data import Annotation, Book, branches, known_hits
@@ -30,17 +30,20 @@ SERVER_SECONDS = 30.0
 """Interval at which a database on a server is read again while a page is requested."""
 
 
-def write_report(database: Database, campaign: Path, out: Path) -> int:
-    """Write the report to the file ``out``, atomically; return its size in bytes."""
-    text = page(book_of(database, campaign))
+def write_report(database: Database, campaign: Path, out: Path, as_called: AsCalled = str) -> int:
+    """Write the report to the file ``out``, atomically; return its size in bytes.
+
+    ``as_called`` replaces the program's name in the page's commands.
+    """
+    text = as_called(page(book_of(database, campaign)))
     write_whole(out, text)
     return len(text.encode())
 
 
-def site_of(database: Database, campaign: Path) -> Site:
+def site_of(database: Database, campaign: Path, as_called: AsCalled = str) -> Site:
     """Return the pages of a campaign for a server; they are made again when the database changes.
 
-    InputError: the database's URL is invalid.
+    ``as_called`` as for :func:`write_report`.  InputError: the database's URL is invalid.
     """
     file = database.file
     paths = () if file is None else (file, Path(f"{file}-wal"))
@@ -49,7 +52,7 @@ def site_of(database: Database, campaign: Path) -> Site:
         # A database that is no file is assumed to change at intervals.
         return tuple(map(_state, paths)) if paths else int(time.monotonic() / SERVER_SECONDS)
 
-    return Site(lambda: book_of(database, campaign), stamp, lambda: exposition(read_standing(database)))
+    return Site(lambda: book_of(database, campaign), stamp, lambda: exposition(read_standing(database)), as_called)
 
 
 def _state(path: Path) -> tuple[int, int]:

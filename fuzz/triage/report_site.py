@@ -23,6 +23,8 @@ from harness.report.html_markup import el
 from harness.report.html_report import finding_page, page
 
 HTML, JSON = "text/html; charset=utf-8", "application/json"
+AsCalled = Callable[[str], str]
+"""Replaces the program's name in the commands of a page."""
 METRICS = "/metrics"
 LOOK_SECONDS = 1.0
 """Minimum interval between two checks for a change of the database."""
@@ -65,6 +67,7 @@ class _Snapshot:
     """The answers for one state of the database, made on demand."""
 
     book: Book | InputError
+    as_called: AsCalled = str
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def get(self, path: str) -> Answer:
@@ -81,13 +84,13 @@ class _Snapshot:
                 _data({"error": str(self.book)}, 500) if _is_api(path) else answer(500, HTML, el("p", str(self.book)))
             )
         if path == "/":
-            return answer(200, HTML, page(self.book, live=True))
+            return answer(200, HTML, self.as_called(page(self.book, live=True)))
         if path.startswith(FINDINGS):
             story = api.find(self.book, path.removeprefix(FINDINGS))
             return (
                 answer(404, HTML, "no such finding")
                 if story is None
-                else answer(200, HTML, finding_page(story, self.book.out))
+                else answer(200, HTML, self.as_called(finding_page(story, self.book.out)))
             )
         if _is_api(path):
             return self._api(path.removeprefix(api.ROOT).rstrip("/"))
@@ -109,10 +112,17 @@ class Site:
     """The site.  ``read`` reads the database (InputError: it cannot); a change of ``stamp`` indicates new contents.
 
     ``metrics`` returns the numbers that Prometheus asks for, as text; they are read anew each time, which is cheap.
+    ``as_called`` replaces the program's name in a page's commands.
     """
 
-    def __init__(self, read: Callable[[], Book], stamp: Callable[[], object], metrics: Callable[[], str]) -> None:
-        self._read, self._stamp, self._metrics = read, stamp, metrics
+    def __init__(
+        self,
+        read: Callable[[], Book],
+        stamp: Callable[[], object],
+        metrics: Callable[[], str],
+        as_called: AsCalled = str,
+    ) -> None:
+        self._read, self._stamp, self._metrics, self._as_called = read, stamp, metrics, as_called
         self._lock = threading.Lock()
         self._making = False
         self._looked = time.monotonic()
@@ -136,7 +146,7 @@ class Site:
 
     def _make(self) -> _Snapshot:
         try:
-            made = _Snapshot(self._read())
+            made = _Snapshot(self._read(), self._as_called)
         except InputError as error:
             made = _Snapshot(error)
         made.get("/")  # the first page that clients request

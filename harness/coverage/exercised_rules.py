@@ -185,6 +185,8 @@ def _abort(round_: Round, exit_: Switch, kind: str) -> Iterator[str]:
         if slot is None:
             yield "abort.walk"
     elif kind == "IABT_LOW":
+        if exit_.far % 4:
+            return  # the emulator's: a PC alignment fault comes before (Arm ARM AArch64.CheckPCAlignment)
         yield "abort.fetch" if slot is None else "abort.mapped.fetch"
     elif not is_mmio(exit_, world):
         yield "abort.mapped.data"

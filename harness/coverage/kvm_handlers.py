@@ -55,13 +55,27 @@ HANDLERS: tuple[Handler, ...] = (
 
 
 _AT_EL2 = "at EL2"
-_RESET = "kvm_reset_vcpu in arch/arm64/kvm/reset.c"
 
 
-def handler_of(exit_class: str) -> str:
-    """Return the function of KVM that handles an exit of a class (as signatures have it), and where it is listed.
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What of KVM's code handles an exit: the function, and where that is said."""
 
-    Nothing for a class that is not listed, such as that of an interrupt.
+    function: str
+    listed: str
+
+    def text(self, place: str = "") -> str:
+        """Return it in words; ``place`` is the source line where the function begins, if that is known."""
+        return f"{self.function} ({place}), {self.listed}" if place else f"{self.function}, {self.listed}"
+
+
+_RESET = Handled("kvm_reset_vcpu", "for KVM_ARM_VCPU_INIT and PSCI CPU_ON, in arch/arm64/kvm/reset.c")
+
+
+def handler_of(exit_class: str) -> Handled | None:
+    """Return what of KVM handles an exit of a class (as signatures have it).
+
+    None for a class that is not listed, such as that of an interrupt.
     """
     name = exit_class.removeprefix("forged:")
     if name in ("RESET", "FIRST"):
@@ -69,8 +83,8 @@ def handler_of(exit_class: str) -> str:
     for handler in HANDLERS:
         classes = [one.strip().lower() for one in handler.classes.split(",")]
         if name.lower() in classes and _AT_EL2.lower() not in classes:
-            return f"{handler.function}, by arm_exit_handlers in arch/arm64/kvm/handle_exit.c"
-    return ""
+            return Handled(handler.function, "by arm_exit_handlers in arch/arm64/kvm/handle_exit.c")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

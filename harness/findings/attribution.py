@@ -62,7 +62,7 @@ def attribute(differing: Mapping[str, str], again: Again, errata: TargetErrata) 
     exit_class = next(iter(differing.values()), "")
     for chosen in _sets(errata.rules, about, MAX_ERRATA) if claimed else ():
         remaining = again(chosen)
-        about.update(dict.fromkeys((remaining or NONE) - about.keys(), exit_class))
+        about.update(dict.fromkeys((remaining or NONE).difference(about), exit_class))
         if remaining is not None and remaining < left:
             best, left = chosen, remaining
             if not left & claimed:
@@ -106,7 +106,7 @@ def _fewer(best: frozenset[str], explained: frozenset[str], again: Again) -> tup
         for chosen in map(frozenset, combinations(sorted(best), size)):
             remaining = again(chosen)
             if remaining is not None:
-                found.update((name, chosen) for name in sorted(explained - remaining - found.keys()))
+                found.update((name, chosen) for name in sorted((explained - remaining).difference(found)))
     return tuple(found.items())
 
 

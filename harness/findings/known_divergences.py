@@ -9,7 +9,7 @@ explains to the bit is unexplained.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +27,9 @@ from harness.trace.rounds import Round
 VERDICTS = ("model", "kvm", "abstraction", "emulator")
 
 
-class DivergenceSite(NamedTuple):
-    """What an entry's conditions ask of a divergence; ``register`` without the ``dirty.`` of ``save``."""
+class Where(NamedTuple):
+    """What an entry's conditions ask of the round of a divergence."""
 
-    relation: str
-    register: str
     exit_class: str
     helper: str
     outcome: str
@@ -63,12 +61,14 @@ class Known:
     by_rule: bool = True
     """Whether the contract decides what the entry explains; not if it does not determine how KVM may end the exit."""
 
-    def applies(self, at: DivergenceSite) -> bool:
-        """Whether the entry's conditions hold; its rule is checked later."""
+    def is_about(self, relation: str, register: str) -> bool:
+        """Whether the entry is about divergences of a register, the ``dirty.`` of ``save`` left out."""
+        return relation in self.relations and (not self.registers or register in self.registers)
+
+    def applies_in(self, at: Where) -> bool:
+        """Whether the conditions on the round hold."""
         return (
-            at.relation in self.relations
-            and (not self.registers or at.register in self.registers)
-            and (not self.exits or at.exit_class in self.exits)
+            (not self.exits or at.exit_class in self.exits)
             and (not self.helpers or at.helper in self.helpers)
             and (not self.outcomes or at.outcome in self.outcomes)
             and (self.reset is None or self.reset == at.reset)
@@ -76,10 +76,6 @@ class Known:
             and (self.forged is None or self.forged == at.forged)
             and (self.protected is None or self.protected == at.protected)
         )
-
-
-Where = tuple[str, str, str, bool, bool, bool, bool]
-"""The parts of a :class:`DivergenceSite` after its register."""
 
 
 class _Row(NamedTuple):
@@ -94,6 +90,9 @@ class _Row(NamedTuple):
     named: Known | None
     by_conditions: Known | None
 
+
+_Rows = tuple[tuple[Known, ...], dict[tuple[str, str], _Row]]
+"""The entries whose conditions on a round hold, and the rows of its divergences so far, by relation and register."""
 
 _LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
 _SWITCHES = ("reset", "mmio", "forged", "protected")
@@ -149,15 +148,14 @@ class Catalogue:
     entries: tuple[Known, ...]
 
     @cached_property
-    def _found(self) -> dict[Where, dict[tuple[str, str], _Row]]:
-        """The rows found so far, by where and by relation and register: the same few hundred recur."""
+    def _found(self) -> dict[Where, _Rows]:
+        """The rows found so far: the same few hundred recur."""
         return {}
 
-    def _row(self, relation: str, register: str, where: Where) -> _Row:
-        """Look up the entries whose conditions hold for a divergence."""
+    def _row(self, relation: str, register: str, among: Sequence[Known]) -> _Row:
+        """Look up the entries that may explain a divergence, ``among`` those whose conditions on the round hold."""
         name = register.removeprefix("dirty.")
-        place = DivergenceSite(relation, name, *where)
-        entries = tuple(known for known in self.entries if known.applies(place))
+        entries = tuple(known for known in among if known.is_about(relation, name))
         # save.pc is a flag, not the register of that name.
         flag = relation == "save" and name == register
         named = next((known for known in entries if known.explains == NAMED), None)
@@ -168,6 +166,12 @@ class Catalogue:
             named,
             None if named is None else replace(named, by_rule=False),
         )
+
+    def _rows(self, where: Where) -> _Rows:
+        found = self._found.get(where)
+        if found is None:
+            found = self._found[where] = tuple(known for known in self.entries if known.applies_in(where)), {}
+        return found
 
     @classmethod
     def load(cls, directory: Path, level: str) -> Catalogue:
@@ -197,14 +201,15 @@ class Catalogue:
         exit_, kind = round_.exit, round_.exit_class
         mmio = exit_ is not None and kind == "DABT_LOW" and is_mmio(exit_, round_.world)
         forged = exit_ is not None and exit_.forged != 0
-        where = kind, prediction.helper, round_.action.outcome, round_.reset, mmio, forged, round_.world.protected
-        rows = self._found.setdefault(where, {})
+        outcome, protected = round_.action.outcome, round_.world.protected
+        where = Where(kind, prediction.helper, outcome, round_.reset, mmio, forged, protected)
+        among, rows = self._rows(where)
 
         def explain(divergence: Divergence) -> Known | None:
             key = divergence.relation, divergence.register
             row = rows.get(key)
             if row is None:
-                row = rows[key] = self._row(*key, where)
+                row = rows[key] = self._row(*key, among)
             expected, observed = divergence.expected, divergence.observed
             if row.is_dirty_bit:
                 # The value that was written explains that the register was written.

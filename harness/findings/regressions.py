@@ -144,7 +144,7 @@ def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
     ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)
     shown = (text.split("/") for row in here if any_rule_of(row.id) is None for text in row.signatures)
     unruled = frozenset((name, rest[0]) for name, *rest in shown if rest)
-    return TargetErrata(ruled, unruled, every - ruled, frozenset(row.id for row in here) & GIC_RULES.keys())
+    return TargetErrata(ruled, unruled, every - ruled, frozenset(row.id for row in here).intersection(GIC_RULES))
 
 
 def any_rule_of(finding: str) -> Rule | GicRule | None:

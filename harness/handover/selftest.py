@@ -99,7 +99,8 @@ def _comment(text: str) -> Iterator[str]:
 
 def _head(about: ProgramDescription, shown: Shown) -> Iterator[str]:
     file = file_name(about.name)
-    yield "// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0"
+    # As the kernel's own, whose headers it includes: of Apache-2.0 the kernel's LICENSES/dual says "Do NOT use".
+    yield "// SPDX-License-Identifier: GPL-2.0-only"
     yield "/*"
     yield from _comment(about.summary)
     yield " *"

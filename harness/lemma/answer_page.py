@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first part of ``docs/lemmas.md``: each claim, true or false, its causes, the repaired statement, the changes."""
+"""Write the first part of ``docs/lemmas.md``: each claim, its causes, the repaired statement and the changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.lemma.answers import ANSWER_PAIRS, Answer, Shown, load_answers
+from harness.lemma.answers import ANSWER_PAIRS, Answer, CauseAnswer, load_answers
 from harness.lemma.causes import PARTS, RESTORE, SAVE, Cause
 from harness.lemma.causes_kernel import causes_of
 from harness.lemma.changes import load_changed
 from harness.lemma.compare_levels import Pair, Question
 from harness.lemma.repair import AGREES, EXACT
-from harness.model import FUNCTIONS
+from harness.model import FUNCTION, FUNCTIONS
 
 NOT_RUN = "not run symbolically; drawn states differ only in the causes below"
 LEMMA: Mapping[str, str] = {SAVE: f"{SAVE}_body_correct", RESTORE: f"{RESTORE}_body_correct"}
@@ -72,13 +72,15 @@ bits set among bits 0..30, `load_info(a)` the address that the last boot image w
 Proved means: by the project's symbolic run of this Python rendering, within the scope at the end of the page. *Weakest*
 means: in every state that the hypothesis excludes and the left side is defined on, the two sides differ; that is
 proved too, with a mapping left out as a black box and two marked registers (x0 and x1, x0 and x30) standing for more;
-where level kernel takes part, with one marked register at a time. The bounds in a hypothesis are not the model's, so
+where level kernel takes part, with one marked register at a time. Where any number of marked registers matters, the
+loop of `sync_dirty_to_shadow` is proved by induction: each of its 31 rounds by itself, from every state of the
+invariant (`harness/lemma/register_loop.py`). The bounds in a hypothesis are not the model's, so
 that a changed bound in the model changes the verdict.
 """
 
 
 def render_answers(directory: Path) -> str:
-    """The part, from the answers stored in ``directory``."""
+    """Return the part, from the answers stored in ``directory``."""
     stored = {a.question: a for pair in ANSWER_PAIRS for a in load_answers(directory, pair)}
     if not stored:
         return "## The answer\n\nNot stored yet (`shadowfuzz lemma --answer --store`).\n"
@@ -105,6 +107,9 @@ The levels `spec`, `low` and `body` against `kernel`, the deployed C. Locks, log
 proof only and are not compared. The data oracle says what the host-visible registers say. The address of a fault is
 free: the proof has it from the host (`walk.addr`, or the argument `addr`), the kernel from HPFAR_EL2, and a host may
 lie.
+
+The statement of a pair, repaired: wherever the left level is defined in `d` with result `d'`, and `d` is in no row of
+the table that names the left level, the deployed C ends in `d'`. Its verdict stands in the first table of a function.
 """
 
 
@@ -184,14 +189,14 @@ def _repaired(found: Answer, title: str) -> str:
     return f"**{title}**: proved, {found.paths} paths; {tail}\n"
 
 
-def _slack(c: Shown) -> str:
+def _slack(c: CauseAnswer) -> str:
     if c.verdict == AGREES:
         return f"not the weakest: {c.name} (the sides agree on {_case(c.state)})"
     return f"the weakest or not, that is open: {c.name} ({c.reason})"
 
 
 def _hypotheses(found: Answer) -> str:
-    """The negated regions as hypotheses; a region that holds another one stands for both."""
+    """Return the negated regions as hypotheses; a region that holds another one stands for both."""
     return "".join(f"\n         (H{i}: ~ ({_short(c.region)}))" for i, c in enumerate(found.causes, 1))
 
 
@@ -216,7 +221,7 @@ def _values(side: Sequence[tuple[str, str]]) -> str:
 
 
 def field_name(name: str) -> str:
-    """A differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
+    """Return a differing field as the page names it; ``revealed`` is marked, for RData does not have it."""
     return f"`{name}`" + (" (not in RData)" if name == "revealed" else "")
 
 
@@ -247,15 +252,16 @@ COQ = """\
 
 
 def _enough(directory: Path) -> str:
-    """What is proved with the changes made, in one line."""
+    """Return what is proved with the changes made, in one line."""
     rows = load_changed(directory)
     true = sum(bool(r["proved"]) for r in rows)
-    tail = "[What to change](#what-to-change) has them by claim.\n"
-    return f"\nWith these changes {true} of {len(rows)} claims are proved without a hypothesis; {tail}" if rows else ""
+    share = f"all {true}" if true == len(rows) else f"{true} of {len(rows)}"
+    where = "the changes of [What to change](#what-to-change)"
+    return f"\nWith {where} {share} claims are proved without a hypothesis.\n" if rows else ""
 
 
 def _changes(directory: Path) -> str:
-    """The changes of the proof's own pairs, each once, and what is proved with all of them."""
+    """Return the changes of the proof's own pairs, each once, and what is proved with all of them."""
     rows = load_changed(directory)
     if not rows:
         return "Not proved yet (`shadowfuzz lemma --changes --store`).\n"
@@ -288,6 +294,7 @@ def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
             "| function | as it stands | outside the causes | causes |",
             "|---|---|---|---|",
         ]
+        lines[1:1] = [_CLAIMS[pair], ""]
         details = []
         for f in FUNCTIONS:
             found = stored.get(Question(pair, f.name))
@@ -296,13 +303,37 @@ def _helpers(stored: Mapping[Question, Answer], pairs: Sequence[Pair]) -> str:
             names = "; ".join(c.name for c in found.causes) or "none"
             lines.append(f"| `{f.name}` | {_truth(found)} | {_outside(found)} | {names} |")
             if found.causes:
-                details += [f"#### `{f.name}`, {':'.join(pair)}\n", _causes(found), _repaired(found, "Outside them")]
+                title = f"#### `{f.name}`, {':'.join(pair)}\n"
+                details += [title, _causes(found), _repaired(found, "Repaired"), _helper_statement(found)]
         parts += ["\n".join(lines) + "\n", *details]
     return "\n".join(parts)
 
 
+_CLAIMS: Mapping[Pair, str] = {
+    ("low", "body"): "The claim for each helper f: wherever `f_spec0` is defined, the code ends normally in its state. "
+    "The sources have a code lemma for five of them, none for `reset_sys_regs`, `sync_dirty_to_shadow` and "
+    "`prep_abort`.\n",
+    ("spec", "low"): "The claim for each helper f, which no lemma states: wherever `f_spec` is defined, `f_spec0` is "
+    "defined and has the same result.\n",
+}
+
+
+def _helper_statement(found: Answer) -> str:
+    """Return the repaired statement of a helper."""
+    function = FUNCTION[found.question.function]
+    args = " ".join(function.args)
+    left, right = ("spec0", "body") if found.question.pair == ("low", "body") else ("spec", "spec0")
+    result = f"{function.name}_{right} {args} d = Some d'"
+    if right == "body":
+        result = f"{function.name}_body, called with {args}, ends normally in d'"
+    hypotheses = "".join(
+        f"\n    -> ~ ({_short(c.region)})  (* H{i}: {c.name} *)" for i, c in enumerate(found.causes, 1)
+    )
+    return f"```coq\nforall {args} d d', {function.name}_{left} {args} d = Some d'{hypotheses}\n    -> {result}\n```\n"
+
+
 def _kernel(stored: Mapping[Question, Answer]) -> str:
-    """One table a function: the causes, and for which of the three pairs."""
+    """Return one table for each function: its causes, and the pairs that have each."""
     pairs = [p for p in ANSWER_PAIRS if p[1] == "kernel"]
     parts = []
     for f in FUNCTIONS:
@@ -313,7 +344,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
             state = _outside(stored[q]) or _truth(stored[q]) if q in stored else NOT_RUN
             lines.append(f"| {':'.join(q.pair)} | {state} |")
         lines += ["", "| pairs | cause | states | least counterexample | left | right |", "|---|---|---|---|---|---|"]
-        seen: dict[tuple[str, str], list[tuple[Answer, Shown]]] = {}
+        seen: dict[tuple[str, str], list[tuple[Answer, CauseAnswer]]] = {}
         for a in answers:
             for c in a.causes:
                 seen.setdefault((c.name, c.region), []).append((a, c))
@@ -341,7 +372,7 @@ def _kernel(stored: Mapping[Question, Answer]) -> str:
 
 
 def _short(region: str) -> str:
-    """A region without its long lists of registers."""
+    """Return a region without its long lists of registers."""
     for start in ("ctxt.sp_el0 | ", "host.fp_q0 | "):
         at = region.find(start)
         if at >= 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answer to a question: its causes, each with its least counterexample, and the repaired statement; stored."""
+"""Answer a question: prove the repaired statement, find the least counterexample of each cause, and store both."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.lemma.case import STORED, Case, case_of
 from harness.lemma.causes import Cause
 from harness.lemma.causes_kernel import causes_of
 from harness.lemma.clusters import Cluster, cluster_of
-from harness.lemma.compare_levels import Difference, Pair, Question, ask
+from harness.lemma.compare_levels import Difference, Pair, Question, compare_on_case
 from harness.lemma.formula import negated
-from harness.lemma.generate import draw
+from harness.lemma.generate import random_case
 from harness.lemma.repair import Region, Repair, repair
 from harness.lemma.shrink import order, passes
 from harness.lemma.symbolic import Explorer, Truth
@@ -36,8 +36,8 @@ DRAWS, BUDGET, SEEDS = 600, 2000, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One cause of an answer: its region, what was shown of it, and its least counterexample."""
+class CauseAnswer:
+    """One cause of an answer: its region, the verdict on it, and its least counterexample."""
 
     name: str
     region: str
@@ -53,10 +53,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was shown of one question; ``outside``: counterexamples outside the regions; ``open``: what is left."""
+    """The result for one question; ``outside``: counterexamples outside the regions; ``open``: what is not decided."""
 
     question: Question
-    causes: tuple[Shown, ...]
+    causes: tuple[CauseAnswer, ...]
     outside: tuple[Case, ...]
     open: tuple[str, ...]
     paths: int
@@ -64,11 +64,11 @@ class Answer:
 
     @property
     def proved(self) -> bool:
-        """The (repaired) statement is proved."""
+        """Return whether the statement, repaired or as it stands, is proved."""
         return not self.outside and not self.open
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """Return a JSON object."""
         return {
             **self.question.to_json(),
             "true": self.proved and not self.causes,
@@ -81,7 +81,7 @@ class Answer:
         }
 
 
-def _shown_json(c: Shown) -> dict[str, Any]:
+def _shown_json(c: CauseAnswer) -> dict[str, Any]:
     return {
         "name": c.name,
         "region": c.region,
@@ -109,24 +109,26 @@ def answer(question: Question, known: Sequence[Cluster] = ()) -> Answer:
 
 def _shown(
     question: Question, cause: Cause, region: Region, causes: Sequence[Cause], known: Sequence[Cluster]
-) -> Shown:
+) -> CauseAnswer:
     case = least_in(question, cause, causes, [c.case for c in known])
     cluster = None if case is None else cluster_of(question, case)
     state = (cause.name, cause.region, region.verdict, region.state, region.reason)
     if case is None or cluster is None:
-        return Shown(*state, (), (), None, (), ())
-    difference = ask(question, dict(case))[0]
+        return CauseAnswer(*state, (), (), None, (), ())
+    difference = compare_on_case(question, dict(case))[0]
     assert isinstance(difference, Difference)
-    return Shown(*state, case, difference.right_branch(), cluster.undefined, cluster.left, cluster.right)
+    return CauseAnswer(*state, case, difference.right_branch(), cluster.undefined, cluster.left, cluster.right)
 
 
 def least_in(question: Question, cause: Cause, causes: Sequence[Cause], known: Sequence[Case]) -> Case | None:
-    """The least counterexample found in a cause's region, in as few other regions as can be; None: none was found."""
+    """Return the least counterexample found in a cause's region, in as few other regions as possible, or None."""
     others = [c.formula for c in causes if c is not cause]
 
     def rank(case: Case) -> int | None:
-        """In how many other regions a counterexample of this region lies; None: it is none."""
-        if not cause.formula.of_case(dict(case)) or not isinstance(ask(question, dict(case))[0], Difference):
+        """Return in how many other regions a counterexample of this region lies; None if the case is none."""
+        if not cause.formula.of_case(dict(case)) or not isinstance(
+            compare_on_case(question, dict(case))[0], Difference
+        ):
             return None
         return sum(f.of_case(dict(case)) for f in others)
 
@@ -149,10 +151,10 @@ def least_in(question: Question, cause: Cause, causes: Sequence[Cause], known: S
 
 
 def _seeds(question: Question, cause: Cause, causes: Sequence[Cause], known: Sequence[Case]) -> Iterator[Case]:
-    """Cases that may lie in the region: known counterexamples, drawn ones, and the solver's models of its formula."""
+    """Yield cases that may lie in the region: known and drawn ones, and the solver's models of its formula."""
     yield from known
     rng = random.Random(1)
-    yield from (case_of(draw(rng, question.function)) for _ in range(DRAWS))
+    yield from (case_of(random_case(rng, question.function)) for _ in range(DRAWS))
     for start in repair_starts(question):
         found = lookup(start, question)
         solver = Explorer().solver
@@ -172,7 +174,7 @@ def _seeds(question: Question, cause: Cause, causes: Sequence[Cause], known: Seq
 
 
 def answers_path(directory: Path, pair: Pair) -> Path:
-    """The file of one pair."""
+    """Return the file of one pair."""
     return directory / "answers" / f"{pair[0]}-{pair[1]}.json"
 
 
@@ -201,7 +203,7 @@ def _answer(row: Mapping[str, Any]) -> Answer:
     return Answer(
         Question((left, right), row["function"], row["logs"]),
         tuple(
-            Shown(
+            CauseAnswer(
                 *(c["name"], c["region"], c["verdict"], case_of(c["agrees"]), c["reason"]),
                 *(case_of(c["counterexample"]), tuple(c["right_branch"]), c["undefined"]),
                 *(tuple(c["left"].items()), tuple(c["right"].items())),

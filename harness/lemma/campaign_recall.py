@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a run from an empty corpus find every cluster that is listed?  What runs of a minute found, and what not."""
+"""Compare the clusters that a run from an empty corpus finds with those that are listed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.lemma.row_findings import changed_rows
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """One run: what it was asked, how much it did, how many listed clusters it found, and which it missed.
+    """One run: its question, its size, how many clusters are listed, and which of them it missed.
 
-    ``unlisted``: what it found that is not listed, a cluster or a row whose outcome is not the stored one.
+    ``unlisted``: what it found and the list does not have, a cluster or a row whose outcome is not the stored one.
     """
 
     pair: str
@@ -33,7 +33,7 @@ class Recall:
     unlisted: tuple[str, ...]
 
     def text(self) -> str:
-        """The outcome in a few lines."""
+        """Return the outcome in a few lines."""
         head = (
             f"{self.pair} seed {self.seed}: {self.listed - len(self.missed)} of {self.listed} listed clusters found, "
             f"{len(self.unlisted)} that are not listed"
@@ -41,7 +41,7 @@ class Recall:
         return "\n".join([head, *(f"  missed {t}" for t in self.missed), *(f"  not listed {t}" for t in self.unlisted)])
 
 
-def missing(
+def compare_recall(
     directory: Path,
     pair: Pair,
     seed: int,
@@ -74,12 +74,12 @@ def _text(c: Cluster) -> str:
 
 
 def trials_path(directory: Path, pair: str) -> Path:
-    """The file of a pair's trials."""
+    """Return the file of a pair's trials."""
     return directory / "trials" / f"{pair.replace(':', '-')}.json"
 
 
 def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
-    """The stored trials of a pair, by seed.  InputError: the file is something else."""
+    """Return the stored trials of a pair, by seed.  InputError: the file is something else."""
     path = trials_path(directory, pair)
     if not path.exists():
         return []
@@ -88,7 +88,7 @@ def load_trials(directory: Path, pair: str) -> list[dict[str, Any]]:
 
 
 def store_trial(directory: Path, trial: Recall) -> None:
-    """Put a trial in place of the last one with the same seed."""
+    """Write a trial; it replaces the last one with the same seed."""
     rows = {row["seed"]: row for row in load_trials(directory, trial.pair)}
     rows[trial.seed] = asdict(trial)
     path = trials_path(directory, trial.pair)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A start state as a flat value: slot name to number, with everything that has its default left out.
+"""Describe a start state as a flat value: slot name to number, without the slots that have their default.
 
 The generator makes cases, the minimiser makes them smaller, the corpus stores them, and :func:`build` turns one into
 the state and the arguments that a level runs on.  The slots name what the two layers can see of one vCPU.
@@ -111,16 +111,16 @@ Case = tuple[tuple[str, int], ...]
 
 
 def case_of(values: Mapping[str, int]) -> Case:
-    """The case with these slots: defaults left out, in the order of the slot table.
+    """Return the case with these slots, without defaults, in the order of the slot table.
 
-    Raises ``KeyError`` for a slot that there is not.
+    Raises ``KeyError`` for an unknown slot.
     """
     kept = [(name, value) for name, value in values.items() if value != SLOTS[name].default]
     return tuple(sorted(kept, key=lambda item: SLOTS[item[0]].rank))
 
 
 def build(case: Mapping[str, int], function: str, coupled: bool) -> tuple[RData, tuple[int, ...]]:
-    """The start state and the arguments of ``function``.
+    """Return the start state and the arguments of ``function``.
 
     ``coupled``: level ``kernel`` takes part, so the oracles hold what its host-visible copy says; see :func:`couple`.
     """
@@ -209,8 +209,8 @@ def build(case: Mapping[str, int], function: str, coupled: bool) -> tuple[RData,
 def couple(d: RData, function: str, ctxt: Mapping[str, int], host: Mapping[str, int]) -> list[int]:
     """Lay out what the host-visible registers say as the proof's data oracle.
 
-    The proof reads by position what level ``kernel`` reads by name; without this every comparison of the two would
-    only say that the states have nothing to do with each other.  The fault's address stays free: the proof takes it
+    The proof reads by position what level ``kernel`` reads by name; without this the two would run on
+    unrelated states.  The fault's address stays free: the proof takes it
     from the host (``walk.addr``, or the argument), the kernel from HPFAR_EL2, and a host may lie.
     """
     dirty, actlr = ctxt["dirty"], d.regs["actlr_el1"]
@@ -228,9 +228,9 @@ _LIMITS = {"pgd": PGD_LIMIT, "pud": PUD_LIMIT, "pmd": PMD_LIMIT, "host": PMD_LIM
 
 
 def _set_memory(d: RData, memory: Mapping[str, int], vmid: int, addr: int, pte: int) -> None:
-    """Page ownership, entries, pools and tables for the page that this case maps.
+    """Set page ownership, entries, pools and tables for the page that this case maps.
 
-    ``pool``: 1 just fits, 2 is full; ``pool.tables``: how many of the three tables above the entry are there.
+    ``pool``: 1 just fits, 2 is full; ``pool.tables``: how many of the three tables above the entry exist.
     """
     pfn, gfn = phys_page(pte) // PAGE_SIZE, addr // PAGE_SIZE
 

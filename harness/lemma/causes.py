@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why two levels differ: one row for each cause, with the region of the states that show it, as a formula.
+"""List the causes for which two levels differ, each with the region of the states that show it, as a formula.
 
 The levels are those of docs/spec/model.md sections 3 to 5, 7 and 8; the rows where level kernel takes part are in
 :mod:`~harness.lemma.causes_kernel`.
@@ -26,7 +26,7 @@ PARTS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A reason for which a claim is false.
+    """A reason why a claim is false.
 
     ``pairs`` and ``functions``: the questions that it belongs to; ``region``: the states that show it; ``text``: what
     happens there; ``change``: the smallest change that removes it; ``part``: a row of :data:`PARTS`, what shows it.
@@ -42,7 +42,7 @@ class Cause:
 
     @property
     def formula(self) -> Formula:
-        """The region, parsed."""
+        """Return the region, parsed."""
         return _parsed(self.region)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The causes where the deployed C takes part (docs/spec/model.md sections 2.2 and 3 to 8), and the table of all."""
+"""List the causes where the deployed C takes part (docs/spec/model.md sections 2.2 and 3 to 8); look a cause up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ANY_FP = " | ".join(f"host.{name}" for name in FP)
 
 
 def _twice(name: str, helper: str, guard: str, region: str, text: str, change: str) -> tuple[Cause, Cause]:
-    """The cause of a helper, and of save, which calls it on the exits that ``guard`` describes; for every pair."""
+    """Return a cause of a helper, and of save on the exits that ``guard`` describes; for all pairs."""
     return (
         Cause(name, ALL, (helper,), _HERE + region, text, change),
         Cause(name, ALL, (SAVE,), _EXIT + guard + region, text, change),
@@ -319,7 +319,7 @@ KERNEL_CAUSES: tuple[Cause, ...] = (*_VCPUS, *_EXITS, *_ENTRIES, *_LIES)
 
 
 def causes_of(question: Question) -> tuple[Cause, ...]:
-    """The causes of a question, in the order of the table; without logs, not those that only a log shows."""
+    """Return the causes of a question, in the order of the table; without logs, not those that only a log shows."""
     pair = ":".join(question.pair)
     return tuple(
         c
@@ -329,7 +329,7 @@ def causes_of(question: Question) -> tuple[Cause, ...]:
 
 
 def cause_of(cluster: Cluster) -> Cause:
-    """The cause in whose region the cluster's counterexample lies.
+    """Return the cause in whose region the cluster's counterexample lies.
 
     Of several it is the one that what differs belongs to: only a reveal, only a log, or the state; then the first.
     Raises ``LookupError`` if it lies in none: the table of causes is then not complete.
@@ -342,7 +342,7 @@ def cause_of(cluster: Cluster) -> Cause:
 
 
 def _part(fields: tuple[str, ...]) -> str:
-    """What alone shows a difference in these fields, a row of :data:`~harness.lemma.causes.PARTS`."""
+    """Return what alone shows a difference in these fields, a row of :data:`~harness.lemma.causes.PARTS`."""
     if fields == ("revealed",):
         return "revealed"
     return "logs" if fields and all(name.startswith("log.") for name in fields) else "state"

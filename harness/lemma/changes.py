@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The changes that make the claims true, applied to the model's text and proved: with all of them, no hypothesis.
+"""Apply the proposed changes to the model's text, and prove the claims without a hypothesis.
 
 A change is an edit inside one function of one level.  The model itself stays as the sources are.
 """
@@ -77,7 +77,8 @@ EDITS: tuple[Edit, ...] = (
     Edit("spec", "_prep_abort", _ESR, f"    d.take_data(vmid)\n{_ESR}", "the host's ESR counts as read on every abort"),
     Edit("low", "prep_abort", "d.data_log[vmid] = logn", "pass", "the host's ESR counts as read on every abort"),
     Edit("body", "prep_abort", "signed_bit(rd)", "1 << rd", "1UL << Rd"),
-    Edit("spec", _LOOP, "d.data(vmid, 0)", "d.data(vmid, taken)", "the k-th marked register takes the k-th value"),
+    Edit("spec", _LOOP, "d.data(vmid, 0)", "d.take_data(vmid)", "the k-th marked register takes the k-th value"),
+    Edit("spec", _LOOP, "taken += 1", "pass", "the position advances in each round"),
     Edit(
         "low",
         _SYNC,
@@ -111,7 +112,7 @@ EDITS: tuple[Edit, ...] = (
 
 
 def changed_code(edits: Sequence[Edit] = EDITS) -> Code:
-    """The functions of the levels with these edits made.
+    """Return the functions of the levels with these edits made.
 
     Raises ``ValueError`` if an edit's text does not occur exactly once in its function.
     """
@@ -171,7 +172,7 @@ def store_changed(directory: Path, results: Sequence[Repair]) -> None:
 
 
 def load_changed(directory: Path) -> tuple[Mapping[str, Any], ...]:
-    """Read it, none if nothing is stored.  InputError: the file is something else."""
+    """Read what was proved with the changes, none if nothing is stored.  InputError: the file is something else."""
     path = directory / "changed.json"
     if not path.exists():
         return ()

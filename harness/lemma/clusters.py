@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clusters: the kinds of state in which two levels differ, each with its least counterexample."""
+"""Group the states in which two levels differ into clusters, each with its least counterexample."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.jsonfile import reading
 from harness.lemma.case import SLOTS, STORED, Case, case_of
-from harness.lemma.compare_levels import Difference, Pair, Question, ask
-from harness.lemma.shrink import least, order
+from harness.lemma.compare_levels import Difference, Pair, Question, compare_on_case
+from harness.lemma.shrink import least_case, order
 from harness.model import FUNCTION
 from harness.model.constants import ctxt_id
 from harness.model.state import BLANK, BLANK_INFO, Npt, RData
@@ -43,16 +43,16 @@ class Cluster:
 
     @property
     def branches(self) -> frozenset[str]:
-        """The branches of both sides as one set, those of the right side marked."""
+        """Return the branches of both sides as one set, those of the right side marked."""
         return frozenset((*self.branch, *(f"right {label}" for label in self.right_branch)))
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What makes it a cluster of its own."""
+        """Return the values by which two clusters are distinguished."""
         return self.question, self.branch, self.right_branch, self.fork, self.undefined, self.fields
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; numbers of the state are decimal, and may exceed 64 bits."""
+        """Return a JSON object; numbers of the state are decimal, and may exceed 64 bits."""
         return {
             **self.question.to_json(),
             "branch": list(self.branch),
@@ -67,8 +67,8 @@ class Cluster:
 
 
 def cluster_of(question: Question, case: Case) -> Cluster | None:
-    """The cluster that ``case`` belongs to, with ``case`` as its counterexample; None if the sides agree."""
-    difference, left, right = ask(question, dict(case))
+    """Return the cluster that ``case`` belongs to, with ``case`` as its counterexample; None if the sides agree."""
+    difference, left, right = compare_on_case(question, dict(case))
     if not isinstance(difference, Difference):
         return None
     key = _context_key(dict(case))
@@ -122,7 +122,7 @@ def _of_one_goal(finds: list[Find]) -> list[Cluster]:
         start = _branches(question, case)
         if any(branch <= start for branch in seen):
             continue
-        small = least(question, case, goal)
+        small = least_case(question, case, goal)
         cluster = cluster_of(question, small)
         assert cluster is not None
         seen.append(cluster.branches)
@@ -132,7 +132,7 @@ def _of_one_goal(finds: list[Find]) -> list[Cluster]:
 
 
 def merge(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
-    """Clusters of several runs as one list: run again, and without those that another one on fewer branches shows."""
+    """Join the clusters of several runs: run each again, and drop those that another one on fewer branches shows."""
     found: dict[tuple[object, ...], Cluster] = {}
     for old in clusters:
         cluster = cluster_of(old.question, old.case)
@@ -153,13 +153,13 @@ def merge(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
 
 
 def goals_of(cluster: Cluster) -> tuple[str, ...]:
-    """What the cluster's counterexample shows."""
-    difference = ask(cluster.question, dict(cluster.case))[0]
+    """Return the goals that the cluster's counterexample shows."""
+    difference = compare_on_case(cluster.question, dict(cluster.case))[0]
     return difference.goals() if isinstance(difference, Difference) else ()
 
 
 def _branches(question: Question, case: Case) -> frozenset[str]:
-    difference = ask(question, dict(case))[0]
+    difference = compare_on_case(question, dict(case))[0]
     return difference.branches() if isinstance(difference, Difference) else frozenset()
 
 
@@ -170,7 +170,7 @@ def _by_branch(find: tuple[Question, str, Case]) -> tuple[object, ...]:
 
 
 def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
-    """In the order of pages and files: by question, then by the least case."""
+    """Sort clusters as pages and files list them: by question, then by the least case."""
     functions = list(FUNCTION)
     return tuple(
         sorted(clusters, key=lambda c: (c.question.pair, functions.index(c.question.function), order(c.case), c.fields))
@@ -178,13 +178,13 @@ def sort_clusters(clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
 
 
 def contained(question: Question, case: Case, goal: str) -> bool:
-    """A part of ``case`` shows the goal's class already, and takes no branch that ``case`` does not take."""
-    whole = ask(question, dict(case))[0]
+    """Return whether a part of ``case`` shows the class of the goal and takes no branch that ``case`` does not take."""
+    whole = compare_on_case(question, dict(case))[0]
     assert isinstance(whole, Difference)
     wanted, branch = goal.partition(" at ")[0], whole.branches()
     for size in range(len(case)):
         for part in combinations(case, size):
-            difference = ask(question, dict(part))[0]
+            difference = compare_on_case(question, dict(part))[0]
             if (
                 isinstance(difference, Difference)
                 and difference.branches() <= branch
@@ -195,7 +195,7 @@ def contained(question: Question, case: Case, goal: str) -> bool:
 
 
 def field_text(d: RData, field: str, key: int) -> str:
-    """The value of a differing field as a reader sees it."""
+    """Return the value of a differing field as a reader sees it."""
     name, _, rest = field.partition(".")
     if name == "ctxt":
         return hex(d.shadow_ctxts.get(key, BLANK)[rest])
@@ -233,7 +233,7 @@ def _log_text(d: RData, name: str) -> str:
 
 
 def store_path(directory: Path, pair: Pair) -> Path:
-    """The file of one pair."""
+    """Return the file of one pair."""
     return directory / f"{pair[0]}-{pair[1]}.json"
 
 
@@ -271,7 +271,7 @@ def _from_json(row: Mapping[str, Any]) -> Cluster:
 
 
 def verify(cluster: Cluster) -> str | None:
-    """Run both sides on the stored state again; what is different from what was stored, or None."""
+    """Run both sides on the stored state; return what differs from what was stored, or None."""
     again = cluster_of(cluster.question, cluster.case)
     if again is None:
         return "the two sides agree now"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One comparison: run both sides of a pair on a case, and say in which fields their outcomes differ."""
+"""Run both sides of a pair on a case, and list the fields in which their outcomes differ."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ TWO_ARMED: frozenset[str] = frozenset(
 
 
 def branch_of(path: Sequence[Decision]) -> tuple[str, ...]:
-    """The branches that a path takes, each once, in order; ``not `` marks the other arm of a two-armed one."""
+    """Return the branches that a path takes, each once, in order; ``not `` marks the other arm of a two-armed one."""
     taken = (label if outcome else f"not {label}" for label, outcome in path if outcome or label in TWO_ARMED)
     return tuple(dict.fromkeys(taken))
 
 
 def right_branch_of(path: Sequence[Decision]) -> tuple[str, ...]:
-    """The branches of the right side, which may part two causes; whether a table had room there, or a conflict, not."""
+    """Return the branches of the right side, without those that ask for room or a conflict in a table."""
     return tuple(label for label in branch_of(path) if not label.removeprefix("not ").startswith("insert."))
 
 
 def branches_of(left: Sequence[Decision], right: Sequence[Decision]) -> frozenset[str]:
-    """The branches of both sides as one set, those of the right side marked."""
+    """Return the branches of both sides as one set, those of the right side marked."""
     return frozenset((*branch_of(left), *(f"right {label}" for label in right_branch_of(right))))
 
 
@@ -60,23 +60,23 @@ class Difference:
     right: tuple[Decision, ...]
 
     def branch(self) -> tuple[str, ...]:
-        """The branches that the left side took, each once, in order."""
+        """Return the branches that the left side took, each once, in order."""
         return branch_of(self.left)
 
     def right_branch(self) -> tuple[str, ...]:
-        """The branches that the right side took, each once, in order."""
+        """Return the branches that the right side took, each once, in order."""
         return right_branch_of(self.right)
 
     def branches(self) -> frozenset[str]:
-        """The branches of both sides; see :func:`branches_of`."""
+        """Return the branches of both sides; see :func:`branches_of`."""
         return branches_of(self.left, self.right)
 
     def fork(self) -> str:
-        """The first branch that both sides reach and decide differently; empty if there is none."""
+        """Return the first branch that both sides reach and decide differently; empty if there is none."""
         return fork(self.left, self.right)
 
     def goals(self) -> tuple[str, ...]:
-        """What a minimiser may keep: the fork, with the reason for being undefined or one class of fields."""
+        """Return the goals that a minimiser may keep: the fork, with why it is undefined or one class of fields."""
         at = self.fork()
         if self.undefined is not None:
             return (f"undefined {self.undefined} at {at}",)
@@ -84,7 +84,7 @@ class Difference:
 
 
 def fork(left: tuple[Decision, ...], right: tuple[Decision, ...]) -> str:
-    """The first label that occurs on both paths with different outcomes."""
+    """Return the first label that occurs on both paths with different outcomes."""
     outcomes: dict[str, list[bool]] = {}
     for label, taken in right:
         outcomes.setdefault(label, []).append(taken)
@@ -98,7 +98,7 @@ def fork(left: tuple[Decision, ...], right: tuple[Decision, ...]) -> str:
 
 
 def field_class(field: str) -> str:
-    """The class of a field: registers of one kind go together."""
+    """Return the class of a field: registers of one kind go together."""
     name = field.removeprefix("ctxt.")
     if name is not field:
         return _CLASS.get(name, "ctxt.kernel")
@@ -115,23 +115,23 @@ class Question:
 
     @property
     def layer(self) -> str:
-        """The function's layer."""
+        """Return the function's layer."""
         return FUNCTION[self.function].layer
 
     def to_json(self) -> dict[str, object]:
-        """Its part of a JSON object."""
+        """Return its part of a JSON object."""
         return {"pair": ":".join(self.pair), "layer": self.layer, "function": self.function, "logs": self.logs}
 
     @property
     def coupled(self) -> bool:
-        """Level kernel takes part."""
+        """Return whether level kernel takes part."""
         return "kernel" in self.pair
 
 
 def questions(
     pairs: tuple[Pair, ...], layer: str | None = None, function: str | None = None, logs: bool = True
 ) -> tuple[Question, ...]:
-    """Every question about these pairs; ``layer`` and ``function`` narrow it down."""
+    """Return every question about these pairs, of one ``layer`` or ``function`` if that is given."""
     chosen = [f for f in FUNCTIONS if layer in (None, f.layer) and function in (None, f.name)]
     return tuple(Question(pair, f.name, logs) for pair in pairs for f in chosen)
 
@@ -141,7 +141,7 @@ Code = Mapping[tuple[str, str], Callable[..., None]]
 
 
 def run_side(level: str, function: str, d: RData, args: tuple[int, ...], code: Code = CODE) -> str | None:
-    """Run in place; the reason if it is undefined."""
+    """Run a function in place; return the reason if it is undefined."""
     try:
         code[level, function](d, *args)
     except Undefined as undefined:
@@ -149,8 +149,10 @@ def run_side(level: str, function: str, d: RData, args: tuple[int, ...], code: C
     return None
 
 
-def ask(question: Question, case: Mapping[str, int], code: Code = CODE) -> tuple[str | Difference, RData, RData]:
-    """Compare both sides on one case: ``vacuous``, ``equal``, ``inconclusive`` or the difference; and both states."""
+def compare_on_case(
+    question: Question, case: Mapping[str, int], code: Code = CODE
+) -> tuple[str | Difference, RData, RData]:
+    """Run both sides on one case; return the verdict or the difference, and both states."""
     start, args = build(case, question.function, question.coupled)
     left = start.copy()
     reason = run_side(question.pair[0], question.function, left, args, code)
@@ -170,7 +172,7 @@ def ask(question: Question, case: Mapping[str, int], code: Code = CODE) -> tuple
 
 
 def differing(a: RData, b: RData, logs: bool, coupled: bool, key: int) -> tuple[str, ...]:
-    """The fields in which two states differ: every one that the layers can touch.
+    """Return the fields in which two states differ: every one that the layers can touch.
 
     ``coupled`` leaves out what only one of the proof and the kernel has; ``key`` is the context that is named plainly.
     """

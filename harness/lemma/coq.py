@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counterexamples as closed theorems of Coq, over the theory in ``harness/lemma/theory``.
+"""Export counterexamples as closed theorems of Coq, over the theory in ``harness/lemma/theory``.
 
-Each theorem says that the left side ends in a state, what one differing field is there, and what it is on the right
-side (or that the right side is undefined); Coq decides it by computation.  Where level kernel takes part there is no
-Coq side: those are comments.
+Each theorem states that the left side ends in a state, the value of one differing field there, and its value on the
+right side or that the right side is undefined.  Coq decides it by computation.  Level kernel has no Coq side: where it
+takes part the export has a comment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from harness.lemma.case import build
 from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster
-from harness.lemma.compare_levels import ask
+from harness.lemma.compare_levels import compare_on_case
 from harness.model.constants import CTXT_FIELDS, FP, KERNEL_ONLY, SHADOW_FIELD, ctxt_id
 from harness.model.state import RData
 
@@ -49,12 +49,12 @@ Observation = tuple[str, Callable[[RData], int]]
 
 
 def export(clusters: Iterable[Cluster]) -> str:
-    """The text for these clusters, in the given order."""
+    """Return the text for these clusters, in the given order."""
     return "\n".join([HEADER, *(_section(number, cluster) for number, cluster in enumerate(clusters, 1))])
 
 
 def theorem_names(text: str) -> tuple[str, ...]:
-    """The names of the theorems in an exported text."""
+    """Return the names of the theorems in an exported text."""
     return tuple(line.split()[1] for line in text.splitlines() if line.startswith("Theorem "))
 
 
@@ -68,7 +68,7 @@ def _section(number: int, cluster: Cluster) -> str:
     seen = _observation(cluster)
     if seen is None:
         return f"{head}\n   Only the reveals differ, which RData does not have. *)\n"
-    (term, see), (_, after_left, after_right) = seen, ask(question, dict(cluster.case))
+    (term, see), (_, after_left, after_right) = seen, compare_on_case(question, dict(cluster.case))
     applied = "".join(f" {v}" for v in args)
     call = {level: f"{question.function}{SUFFIX[level]}{applied} start_{number}" for level in question.pair}
     other = "None" if cluster.undefined else f"Some {see(after_right)}"
@@ -94,8 +94,8 @@ def _conclusion(function: str, right: str) -> str:
 
 
 def _observation(cluster: Cluster) -> Observation | None:
-    """A number of the state that is different on both sides; any number where the right side is undefined."""
-    _, left, right = ask(cluster.question, dict(cluster.case))
+    """Return a number of the state that is different on both sides; any number where the right side is undefined."""
+    _, left, right = compare_on_case(cluster.question, dict(cluster.case))
     for term, see in _observations(left, right, cluster):
         if cluster.undefined is not None or see(left) != see(right):
             return term, see
@@ -103,7 +103,7 @@ def _observation(cluster: Cluster) -> Observation | None:
 
 
 def _observations(left: RData, right: RData, cluster: Cluster) -> Iterator[Observation]:
-    """Numbers that the theory has, those that a reader understands first."""
+    """Yield numbers that the theory has, those that a reader understands first."""
     yield "(if halt d then 1 else 0)", lambda d: int(d.halt)
     key = ctxt_id(dict(cluster.case).get("vmid", 1), dict(cluster.case).get("vcpuid", 0))
     for name in (f.removeprefix("ctxt.") for f in cluster.fields if f.startswith("ctxt.")):
@@ -117,7 +117,7 @@ def _observations(left: RData, right: RData, cluster: Cluster) -> Iterator[Obser
 
 
 def _state(d: RData) -> str:
-    """The start state as a term."""
+    """Return the start state as a term."""
     maps = {
         "shadow_ctxts": _map("fun _ _ => 0", {key: _context(ctxt) for key, ctxt in d.shadow_ctxts.items()}),
         "doracle": _oracle(d.doracle),
@@ -162,14 +162,14 @@ def _npt(d: RData, vmid: int) -> str:
 
 
 def _flags(keys: Iterable[tuple[int, ...]], size: int) -> str:
-    """A function of ``size`` indices that is true at these."""
+    """Return a function of ``size`` indices that is true at these."""
     names = "ijk"[:size]
     true = (" && ".join(f"({name} =? {at})" for name, at in zip(names, key, strict=True)) for key in sorted(keys))
     return f"(fun {' '.join(names)} => {' || '.join(f'({text})' for text in true) or 'false'})"
 
 
 def _map(base: str, updates: Mapping[int, object]) -> str:
-    """A map with these entries set, one in the other."""
+    """Return a map with these entries set, one in the other."""
     text = f"({base})"
     for key, value in updates.items():
         shown = value if isinstance(value, tuple | int) else f"({value})"

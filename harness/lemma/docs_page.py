@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page ``docs/lemmas.md``: verdicts and clusters from what is stored, so that it can be tested to be current."""
+"""Write the page ``docs/lemmas.md`` from the stored verdicts and clusters; a test keeps it current."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from harness.lemma.case import STORED
 from harness.lemma.causes_kernel import cause_of
 from harness.lemma.clusters import Cluster, load, store_path
 from harness.lemma.compare_levels import MAIN_PAIRS
-from harness.lemma.surviving_mutants import REASONS
+from harness.lemma.equivalence import DOMAIN
+from harness.lemma.equivalent_mutants import REASONS
+from harness.lemma.mutants import ANSWERS
 
 HEAD = """\
 # The lemmas: what holds, and where not
@@ -21,6 +24,7 @@ HEAD = """\
 Generated; do not edit. Made from `corpus/lemmas` by `shadowfuzz lemma --page`. What is stored there comes from
 `shadowfuzz lemma --answer --store` (causes and proofs) and `shadowfuzz lemma --seconds 60 --store` (search). Tests run
 both sides of every counterexample on its stored state again, prove statements again, and keep this page current.
+[What each level does](lemma-levels.md) has each level by itself, path by path.
 
 The levels: `spec` is the closed form that the layer above relies on, `low` the specification put together from the
 primitives', `body` the code as the proof sees it, `kernel` what the deployed C does. Where the left side of a pair is
@@ -41,7 +45,7 @@ MAX_FIELDS = 8
 
 
 def render(directory: Path) -> str:
-    """The page, from the clusters and proofs stored in ``directory``."""
+    """Return the page, from the clusters and proofs stored in ``directory``."""
     parts = [HEAD, render_answers(directory), KINDS]
     for pair in MAIN_PAIRS:
         path = store_path(directory, pair)
@@ -90,7 +94,7 @@ def _row(c: Cluster) -> str:
 
 
 def _trials(directory: Path) -> str:
-    """What runs from an empty corpus found of the clusters above."""
+    """Return the section on runs from an empty corpus: which clusters they found."""
     rows = [row for pair in MAIN_PAIRS for row in load_trials(directory, ":".join(pair))]
     lines = ["## Does a run find them?", ""]
     if not rows:
@@ -114,7 +118,7 @@ def _trials(directory: Path) -> str:
 
 
 def _stability(directory: Path) -> str:
-    """How often minimisation ends at the same case."""
+    """Return the section on minimisation: how often it ends at the same case."""
     lines = ["## Are the counterexamples the least ones?", ""]
     path = directory / "stability.json"
     if not path.exists():
@@ -131,46 +135,72 @@ def _stability(directory: Path) -> str:
 
 HOW_NOTICED = {
     "unit tests": "the tests of the model in `tests/unit/harness/model`",
-    "stored paths": "one stored state for each path of each level, with a digest of what comes out",
+    "stored paths": "the rows of [what each level does](lemma-levels.md), run again",
     "stored clusters": "the least counterexamples above, run again",
     "hypotheses": "the hypotheses above, on the generator's rows and drawn states: outside them both sides agree, "
     "inside a weakest one they differ",
+    "verdicts": "the statements `low:body` and `spec:low` above, proved again under their hypotheses",
     "campaign": "a search alone: what its rows show, with the values, and kinds of difference that no cluster has",
 }
 
 
 def _mutants(directory: Path) -> str:
-    """The mutation test's last run: what each detector notices by itself."""
+    """Return the section on the last mutation test: the mutants that each detector noticed by itself."""
     lines = ["## Would a changed level be noticed?", ""]
     path = directory / "mutants.json"
     if not path.exists():
         return "\n".join([*lines, "Not measured yet (`shadowfuzz lemma --mutants 0 --store`).", ""])
     with reading(path, STORED) as report:
+        equivalent = dict(report["equivalent"])
+        counted = report["mutants"] - len(equivalent)
         lines += [
-            f"`shadowfuzz lemma --mutants N --store` (N = 0: all) changed one row of the model at a time, in "
-            f"{report['mutants']} of {report['all']} possible ways: a number plus one, another comparison or operator, "
-            f"a statement left out, two names of a table swapped. Something noticed {report['killed']} of them, "
-            f"**{report['rate']:.1%}**. Each detector by itself, over the same changes:",
+            f"One run, `shadowfuzz lemma --mutants {report['mutants']} --seed {report['seed']} --store` (0: all), "
+            f"changed one row of the model at a time, in {report['mutants']} of {report['all']} possible ways: a "
+            "number plus one, another comparison or operator, a statement left out, two names of a table swapped. "
+            f"{len(equivalent)} of them are equivalent, which the prover shows; the other {counted} count. "
+            f"A verdict, a hypothesis, a cluster or what a search finds changed with **{report['answers']} of "
+            f"{counted}** ({report['answers'] / counted:.1%}); one of these or a row of "
+            f"[what each level does](lemma-levels.md) with **{report['page']} of {counted}** "
+            f"({report['page'] / counted:.1%}); something noticed {report['killed']}. Each detector by itself:",
             "",
             "| detector | what it is | noticed | share |",
             "|---|---|---|---|",
         ]
         for name, (noticed, total) in report["detectors"].items():
             lines.append(f"| {name} | {HOW_NOTICED[name]} | {noticed} of {total} | {noticed / total:.1%} |")
-        lines += [
-            "",
-            f"Something that this page shows (a cluster, a hypothesis, a row of the search) changed with "
-            f"{report['page']} of {report['mutants']}.",
-            "",
-            "The changes that nothing noticed, each reviewed by hand (`harness/lemma/surviving_mutants.py`):",
-            "",
-            "| survivor | review | why |",
-            "|---|---|---|",
-        ]
-        for text in report["survivors"]:
-            row = REASONS.get(text)
-            lines.append(f"| `{text}` | {row.kind} | {row.why} |" if row else f"| `{text}` | **gap** | not reviewed |")
+        lines += ["", *_not_on_page(report["rows"], equivalent), *_equivalent(equivalent)]
     return "\n".join([*lines, ""])
+
+
+def _not_on_page(rows: Sequence[tuple[str, Sequence[str], str | None]], equivalent: Mapping[str, int]) -> list[str]:
+    """Return the changes that count and change no answer, with what notices them."""
+    left = [(name, by, why) for name, by, why in rows if name not in equivalent and {*by}.isdisjoint(ANSWERS)]
+    if not left:
+        return ["No change that counts leaves every verdict, hypothesis and cluster as it is.", ""]
+    return [
+        "These change no verdict, hypothesis or cluster:",
+        "",
+        "| change | noticed by | the prover: what differs |",
+        "|---|---|---|",
+        *(f"| `{name}` | {', '.join(by) or '**nothing**'} | {why or ''} |" for name, by, why in left),
+        "",
+    ]
+
+
+def _equivalent(equivalent: Mapping[str, int]) -> list[str]:
+    """Return the changes that the prover shows to be equivalent, each with the reason for it."""
+    lines = [
+        "These are equivalent: the prover runs every function of a level that uses the changed row, before and after, "
+        f"in both directions, and nothing can differ ({DOMAIN}).",
+        "",
+        "| change | reason | why |",
+        "|---|---|---|",
+    ]
+    for name in equivalent:
+        row = REASONS.get(name)
+        reason = f"{row.kind} | {row.why}" if row else "**not reviewed** |"
+        lines.append(f"| `{name}` | {reason} |")
+    return lines
 
 
 def _scope(directory: Path) -> str:
@@ -178,5 +208,9 @@ def _scope(directory: Path) -> str:
     for path in sorted((directory / "proofs").glob("*.json")):
         with reading(path, STORED) as rows:
             scopes |= {row["scope"] for row in rows}
-    text = "\n".join(f"- {scope}." for scope in sorted(scopes)) or "- nothing was proved yet."
+    scopes |= {
+        "the register loop by induction over its rounds, where more than two marked registers matter: `low:body` and "
+        "`spec:low` with the changes made, and `body:kernel`"
+    }
+    text = "\n".join(f"- {scope}." for scope in sorted(scopes))
     return f"## What a proof on this page covers\n\n{text}\n"

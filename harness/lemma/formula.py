@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formulas over a start state, as text: the hypotheses of the repaired lemmas, read as numbers or as z3 terms.
+"""Evaluate formulas over a start state, the hypotheses of the repaired lemmas, on numbers or on z3 terms.
 
 A formula is a Python expression over the slots of :mod:`~harness.lemma.case`: ``ctxt.dirty``, ``core[0]``,
-``image[0].size``, ``info.vm_inc_exe``, ``vmid``.  Its names and functions are written out here once more
-(docs/spec/model.md section 2.1) and not taken from the model, so that a bound that changes there no longer agrees.
+``image[0].size``, ``info.vm_inc_exe``, ``vmid``.  Its names and functions are written here
+a second time (docs/spec/model.md section 2.1), so that a bound that changes in the model no longer agrees.
 """
 
 from __future__ import annotations
@@ -70,19 +70,19 @@ _OPERATE: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyT
 
 
 def both(a: Any, b: Any) -> Any:
-    """``a and b``, either of which may be symbolic."""
+    """Return ``a and b``; each may be symbolic."""
     if isinstance(a, Truth) or isinstance(b, Truth):
         return Truth(z3.And(_bool(a), _bool(b)))
     return bool(a) and bool(b)
 
 
 def either(a: Any, b: Any) -> Any:
-    """``a or b``, either of which may be symbolic."""
+    """Return ``a or b``; each may be symbolic."""
     return negated(both(negated(a), negated(b)))
 
 
 def negated(a: Any) -> Any:
-    """``not a``, which may be symbolic."""
+    """Return ``not a``, which may be symbolic."""
     return Truth(z3.Not(a.term)) if isinstance(a, Truth) else not a
 
 
@@ -100,7 +100,7 @@ def _pick(condition: Any, a: Any, b: Any) -> Any:
 class Formula:
     """A condition over a start state.
 
-    Raises ``ValueError`` if the text is no expression of the language, or names a slot that there is not.
+    Raises ``ValueError`` if the text is no expression of the language, or names an unknown slot.
     """
 
     text: str
@@ -115,11 +115,11 @@ class Formula:
         self.holds({name: slot.default for name, slot in SLOTS.items()}.__getitem__)
 
     def holds(self, lookup: Lookup) -> Any:
-        """Whether the state that ``lookup`` describes satisfies it: a bool, or a symbolic condition."""
+        """Return whether the state that ``lookup`` describes satisfies it: a bool, or a symbolic condition."""
         return _Reader(lookup).value(self._tree)
 
     def of_case(self, case: Mapping[str, int]) -> bool:
-        """Whether a case satisfies it."""
+        """Return whether a case satisfies it."""
         return bool(self.holds(lambda name: case.get(name, SLOTS[name].default)))
 
 
@@ -130,7 +130,7 @@ class _Reader:
         self._lookup = lookup
 
     def value(self, node: ast.expr) -> Any:
-        """The value of a node.  ValueError: the node is not of the language."""
+        """Return the value of a node.  Raises ``ValueError`` if the node is not of the language."""
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             return node.value
         if isinstance(node, ast.BoolOp):

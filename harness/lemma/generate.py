@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes to case: a decoder that knows the state's shape, so that most inputs are defined and boundaries are frequent.
+"""Decode bytes to a case; most inputs are defined states, and values on a boundary are frequent.
 
-The header's bytes pick a row each: a profile (which branch), whose vCPU it is, what is in the registers, who owns the
-page that is mapped, how full the tables are, what the walk found, and how many slots are changed after that; then each
-four bytes set one slot that the function can see: slot, kind of value, and two bytes for the value.
+Each byte of the header picks a row of one table: the profile (which branch), the vCPU's ids, the registers' content,
+the owner of the mapped page, how full the tables are, the result of the walk, and how many slots are changed.  Then
+each four bytes set one slot that the function can see: slot, kind of value, and two bytes for the value.
 """
 
 from __future__ import annotations
@@ -190,8 +190,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     }
 )
 
-# Registers, host registers and oracle values that nothing steers, each with a value of its own: any that goes astray
-# is seen, whichever it is.
+# Registers, host registers and oracle values that steer nothing have distinct values: a value in a wrong place shows.
 _STEERING = frozenset({*STATES, "ec", "esr_el2", "hpfar_el2", "x0"})
 COLOURS: Profile = MappingProxyType(
     {
@@ -208,7 +207,7 @@ _COLOURED: Profile = MappingProxyType(
 )
 _STEERED: Profile = {"ctxt.ec": 1, "ctxt.hpfar_el2": 0x70, "ctxt.dirty": 6, "ctxt.flags": 1}
 _DEAD = {"halt": 1}
-# Whose vCPU: rows beat the profile.  0 and 16 are not VMs, 4 and up has no slot in the kernel.
+# The vCPU's ids; these rows replace values of the profile.  0 and 16 are no VMs, 4 and up has no slot in the kernel.
 WHOSE: tuple[Profile, ...] = (
     *({},) * 20,
     *({"vmid": vmid} for vmid in (0, 0, 0, 0, 2, 15, 16)),
@@ -216,7 +215,7 @@ WHOSE: tuple[Profile, ...] = (
     *(_DEAD, {**_DEAD, "vbar": INVALID64 - 0x3FF, "addr": 1 << 48}, {**_DEAD, "vmid": 0}),
     {"lock.info": 1},
 )
-# What is in the registers: the profile beats these rows.
+# The registers' content; the profile replaces values of these rows.
 CONTENTS: tuple[Profile, ...] = (
     *({},) * 8,
     *(_COLOURED, _COLOURED, _COLOURED, {**_COLOURED, **_STEERED}, _STEERED, {"ctxt.dirty": 6}, {"ctxt.dirty": 1 << 35}),
@@ -269,7 +268,7 @@ _MAPS = frozenset({"post_handle_shadow_s2pt_fault", "restore_shadow_kvm_regs"})
 WALKS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
     {name: (*({},) * 12, *(_walk(*row, name.startswith("post")) for row in _WALKS)) for name in sorted(_MAPS)}
 )
-# How many slots are changed: few, for a row to stay what it says.
+# How many slots are changed; mostly few, so that a row stays on its path.
 CHANGES: tuple[int, ...] = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 8, 12)
 
 _ALWAYS = ("vmid", "vcpuid", "halt", "ctxt.dirty", "ctxt.pc", "ctxt.pstate", "ctxt.flags", "ctxt.x0", "ctxt.x1")
@@ -320,7 +319,7 @@ SHARES: Mapping[str, int] = MappingProxyType(
 
 
 def decode(data: bytes, function: str) -> dict[str, int]:
-    """The case that ``data`` stands for; every byte string is one, and missing bytes are 0."""
+    """Return the case that ``data`` stands for; each byte string is one, and missing bytes are 0."""
     profiles, slots = PROFILES[function], SLOTS_OF[function]
     profile, whose, contents, page, table, walk, changes = data[:HEADER].ljust(HEADER, b"\0")
     case = {**CONTENTS[contents % len(CONTENTS)], **profiles[profile % len(profiles)], **WHOSE[whose % len(WHOSE)]}
@@ -336,13 +335,13 @@ def decode(data: bytes, function: str) -> dict[str, int]:
     return case
 
 
-def draw(rng: random.Random, function: str) -> dict[str, int]:
-    """A random case."""
+def random_case(rng: random.Random, function: str) -> dict[str, int]:
+    """Return a random case."""
     return decode(rng.randbytes(HEADER + 4 * MAX_OPS), function)
 
 
-def rows(function: str) -> Iterator[dict[str, int]]:
-    """Every profile, and every row about pages, tables and walks on the first profile that maps."""
+def generator_rows(function: str) -> Iterator[dict[str, int]]:
+    """Yield every profile, and every row about pages, tables and walks on the first profile that maps."""
     profiles = PROFILES[function]
     for profile in profiles:
         yield dict(profile)
@@ -355,7 +354,7 @@ def rows(function: str) -> Iterator[dict[str, int]]:
 
 
 def _mapped_page(case: Mapping[str, int], function: str) -> int:
-    """The guest page that this case maps, when the proof's oracle and the host's copy say the same."""
+    """Return the guest page that this case maps, when the proof's oracle and the host's copy say the same."""
     if function == "restore_shadow_kvm_regs":
         return case.get("core.0", 0) >> 12
     return case.get("addr", 0) >> 12
@@ -376,7 +375,7 @@ def _value(name: str, mode: int, a: int, b: int) -> int:
     return OVER[a % len(OVER)]
 
 
-# Slots whose own values are only the frequent ones; the others (ids, levels, flags of our own) take nothing else.
+# Slots whose own values are only the frequent ones; the others (ids, levels, the model's own flags) take nothing else.
 _WIDE = frozenset(
     name
     for name in SLOTS

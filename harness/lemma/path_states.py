@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stored state for each path of each level and each row of the generator: any changed row shows here first.
+"""Store a state for each path of each level and for each row of the generator, with a digest of the outcome.
 
-With each goes a digest of what comes out.
-
-The states are coloured: registers, host registers and oracle values that nothing steers have distinct values, so that
-a value that goes astray is seen.
+Registers, host registers and oracle values that steer nothing have distinct values: a value in a wrong place shows.
 """
 
 from __future__ import annotations
@@ -20,8 +17,7 @@ from typing import Any
 from harness.jsonfile import reading
 from harness.lemma.case import STORED, Case, build, case_of
 from harness.lemma.compare_levels import run_side
-from harness.lemma.generate import COLOURS, draw
-from harness.lemma.generate import rows as rows_of
+from harness.lemma.generate import COLOURS, generator_rows, random_case
 from harness.lemma.shrink import order
 from harness.model import FUNCTIONS, LEVEL_NAMES
 from harness.model.state import BLANK, EXHAUSTED, RData
@@ -29,7 +25,7 @@ from harness.model.state import BLANK, EXHAUSTED, RData
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """A coloured state of a function, and what each level makes of it: a digest, or why it is undefined."""
+    """A state of a function, and the outcome of each level: a digest, or why it is undefined."""
 
     function: str
     coupled: bool
@@ -38,7 +34,7 @@ class PathState:
 
 
 def outcome(level: str, function: str, coupled: bool, case: Mapping[str, int]) -> tuple[str, tuple[object, ...]]:
-    """The digest of the final state (or the reason), and the set of decisions taken, in order of first occurrence."""
+    """Return the digest of the final state, or the reason, and each decision once in order."""
     d, args = build({**COLOURS, **case}, function, coupled)
     reason = run_side(level, function, d, args)
     path = tuple(dict.fromkeys(d.path))
@@ -46,7 +42,7 @@ def outcome(level: str, function: str, coupled: bool, case: Mapping[str, int]) -
 
 
 def digest(d: RData) -> str:
-    """Sixteen hex digits over every field of a state."""
+    """Return sixteen hex digits over every field of a state."""
     contexts = {k: [(n, v) for n, v in c.items() if v] for k, c in sorted(d.shadow_ctxts.items()) if c != BLANK}
     hosts = {k: [(n, v) for n, v in c.items() if v] for k, c in sorted(d.host_regs.items())}
     npts = {
@@ -59,15 +55,17 @@ def digest(d: RData) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def collect(tries: int, seed: int) -> tuple[PathState, ...]:
-    """The generator's rows, and the least state of every path of every level out of ``tries`` random ones of each
-    function."""
+def collect_path_states(tries: int, seed: int) -> tuple[PathState, ...]:
+    """Return the generator's rows, and the least state of each path of each level.
+
+    ``tries``: random states of each function.
+    """
     rng = random.Random(seed)
     rows: list[PathState] = []
     for function in (f.name for f in FUNCTIONS):
         best: dict[tuple[object, ...], tuple[Case, bool]] = {}
         for _ in range(tries):
-            case = case_of(draw(rng, function))
+            case = case_of(random_case(rng, function))
             for level in LEVEL_NAMES:
                 coupled = level == "kernel"
                 result, path = outcome(level, function, coupled, dict(case))
@@ -76,7 +74,7 @@ def collect(tries: int, seed: int) -> tuple[PathState, ...]:
                 key = (level, path, result if result.startswith("undefined") else "")
                 if key not in best or order(case) < order(best[key][0]):
                     best[key] = (case, coupled)
-        plain = {(case_of(case), coupled) for case in rows_of(function) for coupled in (False, True)}
+        plain = {(case_of(case), coupled) for case in generator_rows(function) for coupled in (False, True)}
         rows += [path_state(function, coupled, case) for case, coupled in sorted(plain.union(best.values()))]
     return tuple(rows)
 
@@ -103,8 +101,8 @@ def load_paths(path: Path) -> tuple[PathState, ...]:
         )
 
 
-def changed(row: PathState) -> str | None:
-    """What a stored state does now that it did not do when it was stored, or None."""
+def changed_outcome(row: PathState) -> str | None:
+    """Return how the outcome of a stored state differs from the stored one, or None."""
     again = path_state(row.function, row.coupled, row.case)
     for (level, old), (_, new) in zip(row.outcomes, again.outcomes, strict=True):
         if old != new:

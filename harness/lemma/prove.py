@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Beyond search: run both sides symbolically, and show that outside the known clusters they agree.
+"""Run both sides symbolically, and show that they agree outside the known clusters.
 
-For every path of the left side and every path of the right side under it, each field is either shown equal by z3, or
-the solver gives a state in which it differs; that state is run for real, minimised, and must belong to a known
-cluster.  What this covers is said by :attr:`Proof.scope`: this Python rendering, these widths, these oracle lengths.
+On every path of the left side and every path of the right side under it, z3 shows each field equal or gives a state in
+which it differs.  That state is run on the levels and minimised, and must belong to a known cluster.
+:attr:`Proof.scope` has what this covers: this Python rendering, these widths, these oracle lengths.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import z3
 
 from harness.lemma.case import Case
 from harness.lemma.clusters import Cluster, cluster_of, contained, goals_of
-from harness.lemma.compare_levels import Difference, Question, ask, branches_of, field_class, fork
-from harness.lemma.shrink import least
+from harness.lemma.compare_levels import Difference, Question, branches_of, compare_on_case, field_class, fork
+from harness.lemma.shrink import least_case
 from harness.lemma.symbolic import Explorer, OpenBranch, Sym, SymState, term
 from harness.lemma.symbolic_starts import Start, start_state, starts
 from harness.model import CODE
@@ -47,7 +47,7 @@ class Proof:
     scope: str = SCOPE
 
     def verdict(self) -> str:
-        """One line: proved, refuted (and proved outside the clusters), or open."""
+        """Return one line: proved, refuted (and proved outside the clusters), or open."""
         numbers = f"{self.starts} starts, {self.paths} paths, {self.checks} solver calls"
         if self.new:
             head = f"refuted by {len(self.new)} counterexamples that no listed cluster covers"
@@ -59,7 +59,7 @@ class Proof:
         return f"{head} ({numbers}){tail}"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """Return a JSON object."""
         q = self.question
         return {
             "pair": ":".join(q.pair),
@@ -145,7 +145,7 @@ class _Run:
                 self._x.solver.pop()
 
     def _is_explained(self, goal: str, left: SymState, right: SymState) -> bool:
-        """A cluster shows this goal on branches that these paths take too."""
+        """Return whether a cluster shows this goal on branches that these paths take, too."""
         branch = branches_of(left.path, right.path)
         return any(known <= branch for known in self._proof.explained.get(goal, ()))
 
@@ -159,7 +159,7 @@ class _Run:
             self._open(f"{self._start.name}: the solver gave up on a witness")
             return
         case = self._start.case(self._x.solver.model())
-        difference = ask(question, dict(case))[0]
+        difference = compare_on_case(question, dict(case))[0]
         if not isinstance(difference, Difference) or (goal is not None and goal not in difference.goals()):
             self._open(f"{self._start.name}: a symbolic difference ({goal or 'black box'}) that the run does not show")
             return
@@ -169,7 +169,7 @@ class _Run:
                 self._place(case, shown)
 
     def _place(self, case: Case, goal: str) -> None:
-        small = least(self._question, case, goal)
+        small = least_case(self._question, case, goal)
         cluster = cluster_of(self._question, small)
         assert cluster is not None
         self._proof.explained.setdefault(goal, []).append(cluster.branches)
@@ -196,7 +196,7 @@ def prove(question: Question, known: tuple[Cluster, ...]) -> Proof:
 
 
 def same(u: Any, v: Any) -> bool:
-    """Whether two values are equal whatever the state, as far as simplification sees."""
+    """Return whether two values are equal whatever the state, as far as simplification sees."""
     if isinstance(u, Sym) and isinstance(v, Sym):
         return bool(u.term.eq(v.term) or z3.is_true(z3.simplify(u.term == v.term)))
     if isinstance(u, Sym) or isinstance(v, Sym):
@@ -205,14 +205,14 @@ def same(u: Any, v: Any) -> bool:
 
 
 def unequal(u: Any, v: Any) -> Any:
-    """The solver's condition that two values differ."""
+    """Return the solver's condition that two values differ."""
     if isinstance(u, Sym) or isinstance(v, Sym):
         return term(u) != term(v)
     return z3.BoolVal(u != v)
 
 
 def fields_of(a: SymState, b: SymState, question: Question) -> Iterator[tuple[str, Any, Any]]:
-    """Every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing`
+    """Yield every field that either side can touch, by the names that :func:`~harness.lemma.compare_levels.differing`
     gives."""
     key = a.own_key
     for k in sorted({*a.shadow_ctxts, *b.shadow_ctxts}):

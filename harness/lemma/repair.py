@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The repaired statement of a question: proved outside the regions of its causes, and each region measured.
+"""Prove the repaired statement of a question outside the regions of its causes, and measure each region.
 
 *Outside*: with every region excluded by its formula, both sides are run symbolically on every start, and no field may
 be able to differ.  *Exact*: inside a region, wherever the left side is defined, the two sides differ; the hypothesis
@@ -17,10 +17,11 @@ import z3
 
 from harness.lemma.case import Case, case_of
 from harness.lemma.causes import Cause
-from harness.lemma.compare_levels import EQUAL, Code, Difference, Question, ask, fork
+from harness.lemma.compare_levels import EQUAL, Code, Difference, Question, compare_on_case, fork
 from harness.lemma.formula import Formula, negated
-from harness.lemma.generate import draw
+from harness.lemma.generate import random_case
 from harness.lemma.prove import fields_of, same, unequal
+from harness.lemma.register_loop import open_rounds
 from harness.lemma.shrink import order, passes
 from harness.lemma.symbolic import Explorer, OpenBranch, SymState, Truth, term
 from harness.lemma.symbolic_starts import Start, lookup, repair_starts, start_state
@@ -38,7 +39,7 @@ DRAWS, BUDGET = 600, 2000
 
 @dataclass(slots=True)
 class Region:
-    """What was shown of one cause's region: ``exact``, ``agrees`` (with a state) or ``open`` (with a reason).
+    """The verdict on one cause's region: ``exact``, ``agrees`` (with a state) or ``open`` (with a reason).
 
     ``reached``: some start has a state in it that the left side is defined on.
     """
@@ -52,7 +53,7 @@ class Region:
 
 @dataclass(slots=True)
 class Repair:
-    """What was shown of one question: counterexamples outside the regions, what stayed open, and each region."""
+    """The result for one question: counterexamples outside the regions, what stayed open, and each region."""
 
     question: Question
     outside: dict[str, Case] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Repair:
 
     @property
     def proved(self) -> bool:
-        """The repaired statement holds: no state outside the regions, nothing open."""
+        """Return whether the repaired statement holds: no counterexample outside the regions, and nothing open."""
         return not self.outside and not self.open
 
 
@@ -79,7 +80,7 @@ class Scope:
     code: Code = field(default_factory=lambda: CODE)
 
     def starts_of(self, question: Question) -> tuple[Start, ...]:
-        """The starts of a question."""
+        """Return the starts of a question."""
         return tuple(repair_starts(question)) if self.starts is None else self.starts
 
 
@@ -87,24 +88,28 @@ EVERYTHING = Scope()
 
 
 def repair(question: Question, causes: Sequence[Cause], scope: Scope = EVERYTHING, *, measure: bool = True) -> Repair:
-    """Prove the statement outside the causes' regions; ``measure``: and say of each region whether it is exact."""
+    """Prove the statement outside the causes' regions; with ``measure``, decide for each region whether it is exact."""
     result = Repair(question)
     for start in scope.starts_of(question):
         run = _Run(question, start, scope.code)
         outside = [negated(c.formula.holds(lookup(start, question))) for c in causes]
         run.explore(outside, lambda run=run: run.agree(result))  # type: ignore[misc]
         _count(result, run, f"{start.name}: ")
-    result.open += [reason for region, reason in gaps(question) if _is_left(question, Formula(region), causes)]
+    for region, reason in gaps(question):
+        if _is_left(question, Formula(region), causes):
+            why, paths = open_rounds(question, causes, scope.starts_of(question), scope.code)
+            result.open += [f"{reason}; {why}"] if why else []
+            result.paths += paths
     for cause in causes if measure else ():
         result.regions.append(_region(result, cause, scope))
     return result
 
 
-_SEVERAL = "two or more of x0..x30 marked at once: by search only"
+_SEVERAL = "two or more of x0..x30 marked at once"
 
 
 def gaps(question: Question) -> tuple[tuple[str, str], ...]:
-    """The states of a question that no start covers: a formula, and the reason."""
+    """Return the states of a question that no start covers: a formula, and the reason."""
     if question.function == "sync_dirty_to_shadow":
         return (("not halt and registers(ctxt.dirty) >= 2", _SEVERAL),)
     if question.function == "restore_shadow_kvm_regs" and question.coupled:
@@ -113,7 +118,7 @@ def gaps(question: Question) -> tuple[tuple[str, str], ...]:
 
 
 def _is_left(question: Question, region: Formula, causes: Sequence[Cause]) -> bool:
-    """Whether a state of the region is outside every cause."""
+    """Return whether a state of the region is outside every cause."""
     start, solver = Start(), z3.Solver()
     for formula, wanted in ((region, True), *((c.formula, False) for c in causes)):
         holds = formula.holds(lookup(start, question))
@@ -148,13 +153,13 @@ def _region(result: Repair, cause: Cause, scope: Scope) -> Region:
 
 
 def _agreeing(question: Question, inside: Formula, code: Code) -> Case:
-    """A least drawn state inside on which the sides agree; empty if none of the drawn ones is like that."""
+    """Return a least drawn state inside on which the sides agree; empty if none of the drawn ones is like that."""
 
     def agrees(case: Case) -> bool:
-        return inside.of_case(dict(case)) and ask(question, dict(case), code)[0] == EQUAL
+        return inside.of_case(dict(case)) and compare_on_case(question, dict(case), code)[0] == EQUAL
 
     rng = random.Random(1)
-    drawn = sorted({case_of(draw(rng, question.function)) for _ in range(DRAWS)}, key=order)
+    drawn = sorted({case_of(random_case(rng, question.function)) for _ in range(DRAWS)}, key=order)
     first = next((case for case in drawn if agrees(case)), None)
     return () if first is None else minimise(first, agrees, order, passes(question.function), BUDGET)
 
@@ -173,7 +178,7 @@ class _Run:
         self.x, self.reason = Explorer(), ""
 
     def explore(self, conditions: Sequence[Any], run: Callable[[], None]) -> None:
-        """Explore the part of the start on which the conditions hold; ``reason`` says why it was not all of it."""
+        """Run the part of the start on which the conditions hold; ``reason`` has why it was not all of it."""
         for condition in conditions:
             if isinstance(condition, Truth):
                 self.x.solver.add(condition.term)
@@ -193,7 +198,7 @@ class _Run:
         return left
 
     def agree(self, result: Repair) -> None:
-        """One path of both sides: note what can differ."""
+        """Run one path of both sides; note what can differ."""
         left = self._left()
         if left is None:
             return
@@ -230,14 +235,14 @@ class _Run:
         if self.x.solver.check() != z3.sat:
             raise OpenBranch(f"the solver gave up on a witness of {goal}")
         case = self._start.case(self.x.solver.model())
-        if not isinstance(ask(self._question, dict(case), self._code)[0], Difference):
+        if not isinstance(compare_on_case(self._question, dict(case), self._code)[0], Difference):
             raise OpenBranch(f"a symbolic difference ({goal}) that the run does not show")
         result.outside.setdefault(goal, case)
         if len(result.outside) >= MAX_WITNESSES:
             raise OpenBranch(f"more than {MAX_WITNESSES} kinds of counterexample")
 
     def differ(self, region: Region) -> None:
-        """One path of both sides: note a state in which they agree; what a black box does is left out."""
+        """Run one path of both sides; note a state in which they agree, without the result of a black box."""
         left = self._left()
         if left is None:
             return
@@ -254,7 +259,7 @@ class _Run:
         if self.x.possible(z3.And(*equal), "a state that agrees"):
             self.x.solver.check(z3.And(*equal))
             case = self._start.case(self.x.solver.model())
-            if ask(self._question, dict(case), self._code)[0] != EQUAL:
+            if compare_on_case(self._question, dict(case), self._code)[0] != EQUAL:
                 raise OpenBranch("the registers agree, and what a mapping does is not run symbolically")
             region.verdict, region.state = AGREES, case
             raise _Enough

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the search's own rows show: every row of the generator, plain and coloured, with the values that differ.
+"""Compare the levels on every row of the generator, and keep a hash of the values that differ.
 
 A cluster's key has no values, so that a change inside a known kind of difference does not change it.  These outcomes
-have them: a run compares them with those of the model as it was when they were stored.
+have them; a run compares them with the stored ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from harness.jsonfile import reading
 from harness.lemma.case import STORED
 from harness.lemma.clusters import field_text
-from harness.lemma.compare_levels import Difference, Pair, Question, ask, questions
-from harness.lemma.generate import COLOURS, rows
+from harness.lemma.compare_levels import Difference, Pair, Question, compare_on_case, questions
+from harness.lemma.generate import COLOURS, generator_rows
 from harness.model.constants import ctxt_id
 
 Outcomes = Mapping[str, tuple[str, ...]]
@@ -24,15 +24,15 @@ Outcomes = Mapping[str, tuple[str, ...]]
 
 
 def cases_of(function: str) -> Iterator[dict[str, int]]:
-    """The rows of a function, each plain and then with a value of its own in every register that steers nothing."""
-    for row in rows(function):
+    """Yield each row of a function plain, then with distinct values in the registers that steer nothing."""
+    for row in generator_rows(function):
         yield row
         yield {**COLOURS, **row}
 
 
 def outcome(question: Question, case: Mapping[str, int]) -> str:
-    """``equal``, ``vacuous``, ``inconclusive``, or eight hex digits over what differs and how."""
-    difference, left, right = ask(question, case)
+    """Return ``equal``, ``vacuous``, ``inconclusive``, or eight hex digits over what differs and how."""
+    difference, left, right = compare_on_case(question, case)
     if not isinstance(difference, Difference):
         return difference
     key = ctxt_id(case.get("vmid", 1), case.get("vcpuid", 0))
@@ -41,12 +41,12 @@ def outcome(question: Question, case: Mapping[str, int]) -> str:
 
 
 def outcomes_of(chosen: tuple[Question, ...]) -> Outcomes:
-    """The outcomes of these questions of one pair."""
+    """Return the outcomes of these questions of one pair."""
     return {q.function: tuple(outcome(q, case) for case in cases_of(q.function)) for q in chosen}
 
 
 def changed_rows(directory: Path, question: Question) -> tuple[str, ...]:
-    """The rows of a question whose outcome is not what was stored, as text; none if nothing is stored."""
+    """Return the rows of a question whose outcome is not what was stored, as text; none if nothing is stored."""
     stored = load_outcomes(directory, question.pair).get(question.function)
     if stored is None or not question.logs:
         return ()
@@ -66,7 +66,7 @@ def _text(case: Mapping[str, int]) -> str:
 
 
 def outcomes_path(directory: Path, pair: Pair) -> Path:
-    """The file of one pair."""
+    """Return the file of one pair."""
     return directory / "rows" / f"{pair[0]}-{pair[1]}.json"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The least case that still shows a goal: the total order over cases, and one class per pass."""
+"""Find the least case that still shows a goal: a total order over cases, and one class for each pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from harness.lemma.case import SLOTS, Case, case_of
-from harness.lemma.compare_levels import Difference, Question, ask
+from harness.lemma.compare_levels import Difference, Question, compare_on_case
 from harness.lemma.generate import COMMON, PROFILES, SLOTS_OF, VALUES
 from harness.minimiser import minimise
 
@@ -15,7 +15,7 @@ Order = tuple[int, int, tuple[tuple[int, int], ...]]
 
 
 def order(case: Case) -> Order:
-    """Fewer slots first, then smaller values (bits set and width), then the slot table's order."""
+    """Return the sort key: fewer slots first, then smaller values (bits set and width), then the slot table's order."""
     weight = sum(value.bit_count() + value.bit_length() for _, value in case)
     return len(case), weight, tuple((SLOTS[name].rank, value) for name, value in case)
 
@@ -24,7 +24,7 @@ class Drop:
     """Put slots back to their defaults: all, all but two, then smaller and smaller parts of them."""
 
     def candidates(self, value: Case) -> Iterator[Case]:
-        """Smaller cases."""
+        """Yield smaller cases."""
         yield ()
         if len(value) <= 14:
             yield from combinations(value, len(value) - 2) if len(value) > 2 else ()
@@ -39,7 +39,7 @@ class Lower:
     """Make one value smaller: the frequent values, halving, and clearing one bit at a time."""
 
     def candidates(self, value: Case) -> Iterator[Case]:
-        """Smaller cases."""
+        """Yield smaller cases."""
         for name, number in value if len(value) < 20 else ():
             tries = sorted({*COMMON, *VALUES.get(name, ()), *(1 << b for b in range(min(number.bit_length(), 65)))})
             tries += [number >> 1, number >> 4, number - 1]
@@ -54,7 +54,7 @@ class LowerTwo:
     """Make two values smaller at once: some are tied to each other, such as an address and its page."""
 
     def candidates(self, value: Case) -> Iterator[Case]:
-        """Smaller cases."""
+        """Yield smaller cases."""
         if len(value) > 8:
             return
         for (a, x), (b, y) in combinations(value, 2):
@@ -71,7 +71,7 @@ class Move:
         self._seen = tuple(sorted(seen, key=lambda name: SLOTS[name].rank))
 
     def candidates(self, value: Case) -> Iterator[Case]:
-        """Smaller cases."""
+        """Yield smaller cases."""
         for i, (name, number) in enumerate(value):
             group = name.partition(".")[0]
             rest = dict(value[:i] + value[i + 1 :])
@@ -90,7 +90,7 @@ class Plain:
         self._profiles = PROFILES[function]
 
     def candidates(self, value: Case) -> Iterator[Case]:
-        """Smaller cases."""
+        """Yield smaller cases."""
         for profile in self._profiles:
             yield case_of(profile)
         for dropped, idiom in IDIOMS:
@@ -118,20 +118,20 @@ _STEERING = tuple(name for name in VALUES if len(VALUES[name]) > 2)
 
 
 def passes(function: str) -> tuple[Drop | Lower | LowerTwo | Move | Plain, ...]:
-    """The passes, in the order in which they are tried."""
+    """Return the passes, in the order in which they are tried."""
     return (Drop(), Lower(), Plain(function), Move(function), LowerTwo())
 
 
-def least(question: Question, case: Case, goal: str, budget: int = 40_000) -> Case:
-    """The least case that still shows ``goal`` and takes no branch, on either side, that ``case`` does not take.
+def least_case(question: Question, case: Case, goal: str, budget: int = 40_000) -> Case:
+    """Return the least case that still shows ``goal`` and takes no branch, on either side, that ``case`` does not take.
 
     Raises ``ValueError`` if ``case`` does not show it.
     """
-    start = ask(question, dict(case))[0]
+    start = compare_on_case(question, dict(case))[0]
     branch = start.branches() if isinstance(start, Difference) else frozenset()
 
     def shows(candidate: Case) -> bool:
-        difference = ask(question, dict(candidate))[0]
+        difference = compare_on_case(question, dict(candidate))[0]
         return isinstance(difference, Difference) and goal in difference.goals() and difference.branches() <= branch
 
     return minimise(case, shows, order, passes(question.function), budget)

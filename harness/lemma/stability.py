@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often does minimisation end at the same least case, whatever it starts from?"""
+"""Measure how often minimisation ends at the same least case from different starts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from harness.lemma.case import Case, case_of
-from harness.lemma.compare_levels import Difference, Question, ask
-from harness.lemma.generate import draw
-from harness.lemma.shrink import least, order
+from harness.lemma.compare_levels import Difference, Question, compare_on_case
+from harness.lemma.generate import random_case
+from harness.lemma.shrink import least_case, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Stability:
 
     @property
     def share(self) -> float:
-        """The share of starts, 0 to 1."""
+        """Return the share of starts, 0 to 1."""
         return self.same / self.total if self.total else 1.0
 
 
@@ -39,13 +39,13 @@ def measure(questions: tuple[Question, ...], starts: int, tries: int, seed: int)
     for question in questions:
         ends: dict[tuple[str, frozenset[str]], list[Case]] = defaultdict(list)
         for _ in range(tries):
-            case = draw(rng, question.function)
-            difference = ask(question, case)[0]
+            case = random_case(rng, question.function)
+            difference = compare_on_case(question, case)[0]
             if isinstance(difference, Difference):
                 for goal in difference.goals():
                     key = (goal, difference.branches())
                     if len(ends[key]) < starts:
-                        ends[key].append(least(question, case_of(case), goal))
+                        ends[key].append(least_case(question, case_of(case), goal))
         for (goal, _), cases in ends.items():
             best = min(cases, key=order)
             equal = sum(case == best for case in cases)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic values and states: the level functions run on them as they are (the only user of z3 beside ``prove``).
+"""Symbolic values and states on which the functions of a level run without a change.
 
 A number is a bit-vector of 80 bits that stands for an unbounded one: inputs stay below 2^66, and no expression of the
-model leaves 80 bits.  A branch asks the solver which outcomes are possible and takes one; the other is explored by a
-run of its own.
+model leaves 80 bits.  A branch asks the solver which outcomes are possible and takes one; a run of its own explores the
+other one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ INPUT_BITS = 66
 
 
 def term(value: Any) -> Any:
-    """The z3 term of a number."""
+    """Return the z3 term of a number."""
     return value.term if isinstance(value, Sym) else z3.BitVecVal(value, WIDTH)
 
 
 class Truth:
-    """A symbolic condition; it has no plain truth value, so a branch that avoids the hook fails loudly."""
+    """A symbolic condition.  It has no plain truth value: a branch that avoids the hook raises ``TypeError``."""
 
     __slots__ = ("term",)
 
@@ -49,7 +49,7 @@ def _condition(value: Any) -> Any:
 
 
 class Sym:
-    """An unsigned number; the operators are those that the levels use."""
+    """An unsigned number with the operators that the levels use; a subclass keeps its type."""
 
     __slots__ = ("term",)
     __hash__ = None  # type: ignore[assignment]
@@ -58,33 +58,33 @@ class Sym:
         self.term = t
 
     def __add__(self, other: Any) -> Sym:
-        return Sym(self.term + term(other))
+        return type(self)(self.term + term(other))
 
     def __sub__(self, other: Any) -> Sym:
-        return Sym(self.term - term(other))
+        return type(self)(self.term - term(other))
 
     def __mul__(self, other: Any) -> Sym:
-        return Sym(self.term * term(other))
+        return type(self)(self.term * term(other))
 
     def __and__(self, other: Any) -> Sym:
-        return Sym(self.term & term(other))
+        return type(self)(self.term & term(other))
 
     def __or__(self, other: Any) -> Sym:
-        return Sym(self.term | term(other))
+        return type(self)(self.term | term(other))
 
     def __floordiv__(self, other: int) -> Sym:
         if other & (other - 1):
-            return Sym(z3.UDiv(self.term, term(other)))
-        return Sym(z3.LShR(self.term, term(other.bit_length() - 1)))
+            return type(self)(z3.UDiv(self.term, term(other)))
+        return type(self)(z3.LShR(self.term, term(other.bit_length() - 1)))
 
     def __rshift__(self, other: Any) -> Sym:
-        return Sym(z3.LShR(self.term, term(other)))
+        return type(self)(z3.LShR(self.term, term(other)))
 
     def __lshift__(self, other: Any) -> Sym:
-        return Sym(self.term << term(other))
+        return type(self)(self.term << term(other))
 
     def __rlshift__(self, other: Any) -> Sym:
-        return Sym(term(other) << self.term)
+        return type(self)(term(other) << self.term)
 
     __radd__, __rmul__, __rand__, __ror__ = __add__, __mul__, __and__, __or__
 
@@ -108,7 +108,7 @@ class Sym:
 
 
 def choose(condition: Any, a: Any, b: Any) -> Sym:
-    """``a`` if the condition holds, else ``b``."""
+    """Return ``a`` if the condition holds, else ``b``."""
     return Sym(z3.If(_condition(condition), term(a), term(b)))
 
 
@@ -133,7 +133,7 @@ class Explorer:
         self._todo: list[tuple[bool, ...]] = []
 
     def explore(self, run: Callable[[], None]) -> None:
-        """Run every feasible path; raises :class:`OpenBranch` beyond the limit."""
+        """Run every feasible path; raise :class:`OpenBranch` beyond the limit."""
         self._todo = [()]
         while self._todo:
             self.paths += 1
@@ -149,7 +149,7 @@ class Explorer:
                 self.solver.pop()
 
     def possible(self, condition: Any, where: str) -> bool:
-        """Whether the condition can hold on this path; raises :class:`OpenBranch` if the solver gives up."""
+        """Return whether the condition can hold on this path; raise :class:`OpenBranch` if the solver gives up."""
         self.checks += 1
         result = self.solver.check(condition)
         if result == z3.unknown:
@@ -170,7 +170,7 @@ class Explorer:
         return taken
 
     def assume(self, condition: Any, where: str) -> None:
-        """Go on where the condition holds; raises :class:`Infeasible` if it cannot."""
+        """Continue where the condition holds; raise :class:`Infeasible` if it cannot."""
         if not self.possible(condition, where):
             raise Infeasible(where)
         self.solver.add(condition)
@@ -179,7 +179,7 @@ class Explorer:
 class SymState(RData):
     """A working state whose numbers may be symbolic; ``halt``, ids, lock states and oracle positions are plain.
 
-    ``on_violation`` is told when a precondition can fail on this path; the run goes on where it holds.
+    ``on_violation`` is called when a precondition can fail on this path; the run continues where it holds.
     ``boxes`` are functions taken as black boxes: a call is noted in ``calls`` with its arguments.
     """
 
@@ -202,7 +202,7 @@ class SymState(RData):
         return bool(condition)
 
     def rely(self, name: str, condition: Any) -> None:
-        """On the left side assume; on the right side also say when it can fail."""
+        """Assume a precondition; if ``on_violation`` is set, call it first where the precondition can fail."""
         if not isinstance(condition, Truth):
             if not condition:
                 if self.on_violation is not None:
@@ -220,7 +220,7 @@ class SymState(RData):
         self.x.assume(simple, name)
 
     def pick(self, label: str, value: Any, limit: int) -> int:
-        """One path for each possible index."""
+        """Run one path for each possible index."""
         if isinstance(value, Sym):
             for i in range(limit - 1):
                 if self.x.branch(value.term == i, label):
@@ -229,7 +229,7 @@ class SymState(RData):
         return int(value)
 
     def shared(self, function: Callable[..., None], *args: Any) -> None:
-        """A black box notes the call; anything else runs."""
+        """Note the call of a black box; run any other function."""
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         box = self.boxes.get(name)
         if box is None:
@@ -237,3 +237,19 @@ class SymState(RData):
         else:
             self.calls.append((name, args))
             box(self, args)
+
+
+class BranchingState(SymState):
+    """A symbolic state whose preconditions are branches: where one fails, the function is undefined."""
+
+    __slots__ = ()
+
+    def rely(self, name: str, condition: Any) -> None:
+        """Branch on a precondition; raise :class:`Undefined` where it fails."""
+        if isinstance(condition, Truth):
+            simple = z3.simplify(condition.term)
+            condition = z3.is_true(simple)
+            if not (z3.is_true(simple) or z3.is_false(simple)):
+                condition = self.x.branch(simple, name)
+        if not condition:
+            raise Undefined(name)

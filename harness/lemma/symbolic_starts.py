@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The symbolic start states of a question: a few plain choices (ids, halt, locks, images), every number free.
+"""Make the symbolic start states of a question: a few plain choices (ids, halt, locks, images), every number free.
 
 Each z3 variable has the name of its slot, so that a model of the solver is a case.
 """
@@ -42,8 +42,11 @@ FREE_FP = FP[0]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The plain choices of a start; ``dirty_bit``: the one register that is dirty (-1: none, None: free);
-    ``no_trap``: the last exit was no trap; ``open``: why this start is not explored."""
+    """The plain choices of a start.
+
+    ``dirty_bit``: the one register that is dirty (-1: none, None: free); ``any_dirty``: any number of registers is
+    dirty; ``no_trap``: the last exit was no trap; ``open``: why this start is not explored.
+    """
 
     vmid: int = 1
     vcpuid: int = 0
@@ -55,14 +58,15 @@ class Start:
     first_entry: bool | None = None
     no_trap: bool = False
     open: str | None = None
+    any_dirty: bool = False
 
     @property
     def name(self) -> str:
-        """The choices in one line."""
+        """Return the choices in one line."""
         return f"vm {self.vmid} vcpu {self.vcpuid} halt {int(self.halt)} lock {int(self.locked)} images {self.images}"
 
     def case(self, model: Any) -> Case:
-        """The case that a model of the solver describes."""
+        """Return the case that a model of the solver describes."""
         values = {"vmid": self.vmid, "vcpuid": self.vcpuid, "cur_vmid": self.cur_vmid, "halt": int(self.halt)}
         values |= {"lock.info": int(self.locked), "info.vm_next_load_info": self.images}
         for variable in model.decls():
@@ -72,7 +76,7 @@ class Start:
 
 
 def starts(question: Question) -> Iterator[Start]:
-    """The starts of a question, and the gaps that are named instead of explored."""
+    """Yield the starts of a question, and one for each gap, which has its reason."""
     function = question.function
     if question.coupled and function == "post_handle_shadow_s2pt_fault":
         yield Start(open="stage-2 mapping of the proof and of the kernel are compared by fuzzing only")
@@ -100,7 +104,7 @@ def starts(question: Question) -> Iterator[Start]:
 
 
 def repair_starts(question: Question) -> Iterator[Start]:
-    """The starts on which a repaired statement is proved.
+    """Yield the starts on which a repaired statement is proved.
 
     Where level kernel takes part these are all registers one at a time, and any number of them where no exit was a
     trap: what a hypothesis must exclude is not left to it.
@@ -125,9 +129,9 @@ def repair_starts(question: Question) -> Iterator[Start]:
 
 
 def lookup(start: Start, question: Question) -> Callable[[str], Any]:
-    """What a formula's slots are in the symbolic state of a start.
+    """Return the symbolic value of each slot of a formula in the state of a start.
 
-    Raises :class:`~harness.lemma.symbolic.OpenBranch` for a slot that is not free there: the memory behind a black
+    Raises :class:`~harness.lemma.symbolic.OpenBranch` for a slot that is not free there: the memory of a black
     box, or an oracle value that level kernel's registers decide.
     """
     plain = {"vmid": start.vmid, "vcpuid": start.vcpuid, "halt": int(start.halt), "lock.info": int(start.locked)}
@@ -150,7 +154,7 @@ def lookup(start: Start, question: Question) -> Callable[[str], Any]:
 
 
 def variable(name: str) -> Any:
-    """A free number below 2^66; the bound is in the term, for a bound that is asserted makes every check slower."""
+    """Return a free number below 2^66; the bound is in the term, because an asserted one makes each check slower."""
     return Sym(z3.ZeroExt(WIDTH - INPUT_BITS, z3.BitVec(name, INPUT_BITS)))
 
 
@@ -166,8 +170,10 @@ class _Vector:
         return self._vbar + low
 
 
-def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState, tuple[Any, ...]]:
-    """The symbolic state and the arguments; called once for each side, it makes the same variables."""
+def start_state(
+    start: Start, question: Question, x: Explorer, kind: type[SymState] = SymState
+) -> tuple[SymState, tuple[Any, ...]]:
+    """Return the symbolic state, of a class of states, and the arguments; each side gets the same variables."""
     function, coupled = question.function, question.coupled
 
     def free(name: str) -> Any:
@@ -181,7 +187,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
         Image(free(f"image{i}.addr"), free(f"image{i}.size"), free(f"image{i}.remap")) for i in range(start.images)
     )
     key, vmid = ctxt_id(start.vmid, start.vcpuid), start.vmid
-    d = SymState(
+    d = kind(
         halt=start.halt,
         cur_vmid=start.cur_vmid if function == "reset_sys_regs" else vmid,
         cur_vcpuid=start.vcpuid,
@@ -221,7 +227,7 @@ def start_state(start: Start, question: Question, x: Explorer) -> tuple[SymState
 def _restrict(start: Start, question: Question, dirty: Any, x: Explorer) -> None:
     if start.dirty_bit is not None:
         x.solver.add((dirty & LOOP_BITS).term == (0 if start.dirty_bit < 0 else 1 << start.dirty_bit))
-    elif question.function == "sync_dirty_to_shadow":
+    elif question.function == "sync_dirty_to_shadow" and not start.any_dirty:
         # two dirty registers stand for two and more: the refuted region
         x.solver.add(z3.Or((dirty & LOOP_BITS).term == 3, (dirty & LOOP_BITS).term == 0x4000_0001))
     if start.first_entry is not None:
@@ -230,7 +236,7 @@ def _restrict(start: Start, question: Question, dirty: Any, x: Explorer) -> None
 
 
 def _couple(start: Start, function: str, host: Mapping[str, Any], actlr: Any) -> list[Any]:
-    """As :func:`harness.lemma.case.couple`, for one known dirty register."""
+    """Lay out the oracle as :func:`harness.lemma.case.couple` does, for one known dirty register."""
     rest: list[Any] = [0] * (ORACLE_SLOTS - 3)
     if function == "reset_sys_regs":
         return [actlr, 0, 0, *rest]
@@ -243,7 +249,7 @@ def _couple(start: Start, function: str, host: Mapping[str, Any], actlr: Any) ->
 
 
 def _map_box(d: SymState, args: tuple[Any, ...]) -> None:
-    """``prot_and_map_vm_s2pt``: its own preconditions, then nothing follows it at any level but writes of constants."""
+    """Stand for ``prot_and_map_vm_s2pt``: rely on its preconditions; after it every level only writes constants."""
     vmid, addr = args[0], args[1]
     d.rely("is_vmid vmid", is_vmid(vmid))
     d.rely("is_addr addr", is_addr(addr))
@@ -252,14 +258,14 @@ def _map_box(d: SymState, args: tuple[Any, ...]) -> None:
 
 
 def _kernel_map_box(d: SymState, args: tuple[Any, ...]) -> None:
-    """The kernel's ``prot_and_map_vm_s2pt``: it relies on nothing, and does nothing where ``pte`` is 0."""
+    """Stand for the kernel's ``prot_and_map_vm_s2pt``: no precondition, and no effect where ``pte`` is 0."""
     pte = args[2]
     if not isinstance(pte, Sym) and pte == 0:
         d.calls.pop()
 
 
 def _sync_box(d: SymState, args: tuple[Any, ...]) -> None:
-    """The register loop: it writes the general registers and the position, and nothing else; the same on both sides."""
+    """Stand for the register loop: write the general registers and the position, the same on both sides."""
     vmid, vcpuid, _ = args
     ctxt = d.ctxt(ctxt_id(vmid, vcpuid))
     for name in GPRS:

@@ -11,6 +11,8 @@ computed by the level, and must be equal.
 from __future__ import annotations
 
 import operator
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +28,9 @@ from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 
+PATIENCE = 4
+"""So many rounds of a kind that no noted way fits are replayed for each way that is learnt: that takes as long as ten
+replays, and most ways of rare rounds are never taken again."""
 AUDIT = 256
 MOST_WAYS = 2048
 """Maximum number of paths that are kept for a level; rounds that fit none of them are replayed."""
@@ -173,6 +178,33 @@ def _expression(value: object) -> str:
     return value.expression if isinstance(value, Traced) else str(value)
 
 
+_REGISTER = re.compile(r"([en])\[(\d+)\]")
+
+
+def _one_by_one(name: str, begin: int, end: int) -> str:
+    return "".join(f"{name}[{i}], " for i in range(begin, end))
+
+
+def _elements(values: State) -> str:
+    """Return the elements of a tuple display; registers that are neighbours are slices, which are made quicker."""
+    parts: list[str] = []
+    name, begin, end = "", 0, 0
+    for value in (*values, None):
+        text = "" if value is None else _expression(value)
+        register = _REGISTER.fullmatch(text)
+        if name and register is not None and register[1] == name and int(register[2]) == end:
+            end += 1
+            continue
+        if name:
+            parts.append(f"*{name}[{begin}:{end}], " if end > begin + 2 else _one_by_one(name, begin, end))
+        name = "" if register is None else register[1]
+        if register is not None:
+            begin, end = int(register[2]), int(register[2]) + 1
+        elif text:
+            parts.append(f"{text}, ")
+    return "".join(parts)
+
+
 def _learn(round_: Round, level: str) -> ReplayPath:
     """Replay a round over traced numbers and return its path.  TypeError: an operation is not supported."""
     asked: Questions = {}
@@ -185,7 +217,7 @@ def _learn(round_: Round, level: str) -> ReplayPath:
     entry = entry._replace(values=_traced("n", entry.values, asked))
     turn = cast(Round, _RoundKey(exit_, entry, round_.reset, round_.action, round_.world))
     found = predict(turn, level, _Tracing)
-    state = "None" if found.state is None else f"({''.join(f'{_expression(v)}, ' for v in found.state)})"
+    state = "None" if found.state is None else f"({_elements(found.state)})"
     misfits = " or ".join(f"not ({text})" if holds else f"({text})" for text, holds in asked.items()) or "False"
     others = f"{_expression(found.spsr_0)}, U, {_expression(found.revealed)}, W"
     prediction = f"P(H, {_expression(found.dirty)}, {state}, {others})"
@@ -197,12 +229,14 @@ def _learn(round_: Round, level: str) -> ReplayPath:
 class MemoisedReplay:
     """The recorded paths of one level; ``ways`` are those of the environment of the latest round."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, patience: int = PATIENCE) -> None:
         self._level = level
+        self._patience = patience
         self._regions = SCENARIO_VM.regions
         self.ways: dict[tuple[int, ...], list[ReplayPath]] = {}
         self._by_regions = {self._regions: self.ways}
         self._count = 0
+        self._unfit: Counter[tuple[int, ...]] = Counter()
         self.learnt = 0
 
     def __call__(self, round_: Round) -> Prediction:
@@ -234,17 +268,19 @@ class MemoisedReplay:
                 if self._count % AUDIT == 0:
                     self._audit(round_, found)
                 return found
-        if self.learnt < MOST_WAYS:
+        self._unfit[key] += 1
+        if self.learnt < MOST_WAYS and self._unfit[key] % self._patience == 0:
             self.learnt += 1
             way = _learn(round_, self._level)
             ways.append(way)
-            self._audit(round_, way(before, entry, exit_))
+            return self._audit(round_, way(before, entry, exit_))
         return predict(round_, self._level)
 
-    def _audit(self, round_: Round, found: Prediction | None) -> None:
+    def _audit(self, round_: Round, found: Prediction | None) -> Prediction:
         right = predict(round_, self._level)
         if found != right:
             raise RuntimeError(f"level {self._level} and its memoised prediction differ: {right} is not {found}")
+        return right
 
 
 @lru_cache(maxsize=8)

@@ -177,8 +177,9 @@ def _hand_over(d: RData, round_: Round) -> None:
     else:
         dirty = ctxt["dirty"]
         if round_.action.inject:
-            esr_el1 = entry[exceptions.ESR]
-            ctxt["dirty"] = dirty | _CLASS_BIT.get(exits.ec_of(esr_el1), _UNDEFINED)
+            # Not exits.ec_of(): while a way is learnt this is a number that is no int, which compiled code demands.
+            ec = (entry[exceptions.ESR] & exits.EC_MASK) >> exits.EC_SHIFT
+            ctxt["dirty"] = dirty | _CLASS_BIT.get(ec, _UNDEFINED)
         given = tuple(entry[i] for i in _X if dirty >> i & 1)
     position = d.data_log.get(VMID, 0)
     d.doracle = {VMID: (*d.doracle[VMID][:position], *given)}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from harness.arch import reset_values
 from harness.arch.registers import BY_ONE_REG, INDEX, STATE
@@ -41,12 +42,18 @@ _UNKNOWN = frozenset(
 """Registers that the architecture leaves UNKNOWN after a reset; KVM's value is its own (sys_regs.c, reset_unknown)."""
 
 
+@lru_cache(maxsize=1024)
+def _named(name: str) -> str:
+    """Return the basis that the name of a divergence alone decides, empty if it does not."""
+    return next((basis for pattern, basis in _BY_NAME if fnmatchcase(name, pattern)), "")
+
+
 def basis_of(divergence: Divergence, round_: Round | None = None) -> str:
     """Return which of :data:`BASES` a divergence violates; empty: it is one from the model or from another target.
 
     ``round_`` is that of a divergence of ``host.<register>``.
     """
-    known = next((basis for name, basis in _BY_NAME if fnmatchcase(divergence.name, name)), "")
+    known = _named(divergence.name)
     if known or divergence.relation != "host" or round_ is None:
         return known
     if round_.reset:

@@ -34,68 +34,68 @@ _BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 _UPPER_HALF = 0xFFFF_FFFF << 32
 
 
-def _call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
+def _call(state: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
     for index in (1, 2, 3):
         expected = contract.call_result(exit_, index)
-        turn.put(index, expected if expected is not None else exit_.values[index])
+        state.put(index, expected if expected is not None else exit_.values[index])
         if expected is None:
-            turn.allowed[index] = None
+            state.allowed[index] = None
     results = contract.call_status(exit_, world.vcpus)
-    turn.put(0, min(results) if results else 0)
-    turn.allowed[0] = results
+    state.put(0, min(results) if results else 0)
+    state.allowed[0] = results
 
 
-def _secure_call(turn: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
-    skip(turn)
+def _secure_call(state: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:
+    skip(state)
     for index, allowed in enumerate(contract.secure_call_results(exit_, world.vcpus)):
-        turn.put(index, min(allowed) if allowed else exit_.values[index])
-        turn.allowed[index] = allowed
+        state.put(index, min(allowed) if allowed else exit_.values[index])
+        state.allowed[index] = allowed
 
 
-def _system_register(turn: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
+def _system_register(state: ExpectedState, exit_: Switch, injected: bool, gic: bool) -> None:
     access = contract.system_access(exit_.esr, gic)
     expected = access.expected
     either = access.may_be_undefined(forged=bool(exit_.forged))
     if expected is ExpectedResult.UNDEFINED or (injected and either):
-        _undefined(turn, exit_)
+        _undefined(state, exit_)
         return
     index = INDEX[access.row.name] if expected is ExpectedResult.STATE and access.row is not None else None
-    _emulate(turn, exit_, access, index)
+    _emulate(state, exit_, access, index)
 
 
-def _emulate(turn: ExpectedState, exit_: Switch, access: contract.SystemAccess, index: int | None) -> None:
+def _emulate(state: ExpectedState, exit_: Switch, access: contract.SystemAccess, index: int | None) -> None:
     """Apply an access to a register of the recorded state, or to one that is not recorded (``index`` None)."""
-    skip(turn)
+    skip(state)
     if access.is_read:
         if access.rt != 31:
-            turn.put(access.rt, 0 if index is None else exit_.values[index])
+            state.put(access.rt, 0 if index is None else exit_.values[index])
             if index is None and access.expected is not ExpectedResult.ZERO:
-                turn.allowed[access.rt] = None
+                state.allowed[access.rt] = None
     elif index is not None:
-        turn.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
+        state.put(index, exit_.values[access.rt] if access.rt != 31 else 0)
 
 
-def _undefined(turn: ExpectedState, exit_: Switch) -> None:
-    turn.values[:] = contract.undefined_state(exit_)
+def _undefined(state: ExpectedState, exit_: Switch) -> None:
+    state.values[:] = contract.undefined_state(exit_)
     if exit_.forged:  # no CPU reports such a trap with IL clear: both values are correct
-        turn.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
+        state.allowed[exceptions.ESR] = frozenset({0, exits.IL_BIT})
 
 
-def _forged(turn: ExpectedState, round_: Round, exit_: Switch) -> bool:
+def _forged(state: ExpectedState, round_: Round, exit_: Switch) -> bool:
     """Apply what KVM requires for an exit that no CPU reports; False: the rules of its class decide."""
     kind = forged_exits.kind_of(exit_.esr)
     if kind is None or exit_.code != EXCEPTION_TRAP or kind.outcome is Outcome.ACCESS:
         return False
     if round_.action.inject or kind.outcome is Outcome.UNDEFINED:
-        _undefined(turn, exit_)
+        _undefined(state, exit_)
     elif kind.outcome is Outcome.UNDEFINED_OR_ACCESS:
         access = contract.system_access(exit_.esr)
         assert access.row is not None
-        _emulate(turn, exit_, access, INDEX[access.row.name])
+        _emulate(state, exit_, access, INDEX[access.row.name])
     return True
 
 
-def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
+def apply_exit(state: ExpectedState, round_: Round, exit_: Switch) -> str:
     """Apply what KVM must do before it runs the guest again or returns; return why if that is not determined."""
     kind = round_.exit_class
     if exit_.values[exceptions.PSTATE] & exceptions.AARCH32 and kind not in ("IRQ", "IABT_LOW", "DABT_LOW"):
@@ -104,7 +104,7 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
         exit_.forged
         and round_.world.has_no_optional_feature
         and not round_.world.protected
-        and _forged(turn, round_, exit_)
+        and _forged(state, round_, exit_)
     ):
         return ""
     if kind in ("HVC64", "HVC32"):  # HVC32 can only be forged here
@@ -112,22 +112,22 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
             return "a call of a vCPU without PSCI 0.2"
         if round_.world.chose_call(*exit_.values[:2]):
             return "a call of a VM whose userspace chose its firmware"
-        _call(turn, exit_, round_.world)
+        _call(state, exit_, round_.world)
     elif kind in ("SMC64", "SMC32"):  # likewise
         if round_.world.chose_call(*exit_.values[:2]):
             return "a call of a VM whose userspace chose its firmware"
-        _secure_call(turn, exit_, round_.world)
+        _secure_call(state, exit_, round_.world)
     elif kind == "WFX":
-        skip(turn)
+        skip(state)
     elif kind == "SYS64":
         if (
             not round_.world.has_no_optional_feature
             and contract.system_access(exit_.esr).expected is ExpectedResult.UNDEFINED
         ):
             return "a system register of a feature that the vCPU may have"
-        _system_register(turn, exit_, round_.action.inject, round_.world.gic)
+        _system_register(state, exit_, round_.action.inject, round_.world.gic)
     elif kind in ("IABT_LOW", "DABT_LOW"):
-        return _abort(turn, exit_, kind, round_)
+        return _abort(state, exit_, kind, round_)
     elif kind in STOPS and exit_.debugged and not exit_.forged:
         pass  # userspace handles it
     elif kind != "IRQ":
@@ -135,38 +135,38 @@ def apply_exit(turn: ExpectedState, round_: Round, exit_: Switch) -> str:
     return ""
 
 
-def _abort(turn: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
+def _abort(state: ExpectedState, exit_: Switch, kind: str, round_: Round) -> str:
     world = round_.world
     slot = world.slot(exit_.page)
-    if is_beyond(exit_, world) and IGNORES_SIZE not in turn.errata:
+    if is_beyond(exit_, world) and IGNORES_SIZE not in state.errata:
         if not round_.action.inject or round_.action.outcome == USER_INJECTED or round_.reported_mmio:
             return "an address beyond the guest's physical address space"
         # The kind of fault is not specified; it is an abort, with the virtual address in FAR_EL1 (Arm ARM D17.2.40).
-        turn.values[:] = contract.abort_state(exit_)
-        syndrome = turn.values[exceptions.ESR] & ~DABT["FSC"].mask
-        turn.allowed[exceptions.ESR] = frozenset(
+        state.values[:] = contract.abort_state(exit_)
+        syndrome = state.values[exceptions.ESR] & ~DABT["FSC"].mask
+        state.allowed[exceptions.ESR] = frozenset(
             syndrome | status | wnr for status in _BEYOND for wnr in (0, DABT["WNR"].mask)
         )
-        if NO_VIRTUAL_ADDRESS in turn.errata:
-            turn.put(exceptions.FAR, exit_.address)
-        sign_extend(turn)
+        if NO_VIRTUAL_ADDRESS in state.errata:
+            state.put(exceptions.FAR, exit_.address)
+        sign_extend(state)
         return ""
     if contract.is_walk(exit_) and slot is None:
-        if _walk_abort_never_comes(exit_, world, turn.errata):
+        if _walk_abort_never_comes(exit_, world, state.errata):
             return ""
-        turn.values[:] = contract.abort_state(exit_)
-        allowed = contract.walk_abort_syndromes(exit_, turn.walk_level)
-        turn.values[exceptions.ESR], turn.allowed[exceptions.ESR] = min(allowed), allowed
-        if NO_WALK_ABORT in turn.errata:
-            turn.put(exceptions.ESR, min(allowed) & ~DABT["FSC"].mask | FSC_EXTABT)
-        sign_extend(turn)
+        state.values[:] = contract.abort_state(exit_)
+        allowed = contract.walk_abort_syndromes(exit_, state.walk_level)
+        state.values[exceptions.ESR], state.allowed[exceptions.ESR] = min(allowed), allowed
+        if NO_WALK_ABORT in state.errata:
+            state.put(exceptions.ESR, min(allowed) & ~DABT["FSC"].mask | FSC_EXTABT)
+        sign_extend(state)
         return ""
     undecodable = not exit_.esr & (DABT["ISV"].mask | DABT["CM"].mask) and is_mmio(exit_, world)
     if (kind == "IABT_LOW" and slot is None) or (undecodable and world.protected):
         # Only the guest itself may read a protected VM's instruction: KVM injects an abort (KVM API 5,
         # KVM_EXIT_ARM_NISV; io_mem_abort in arch/arm64/kvm/mmio.c).
-        turn.values[:] = contract.abort_state(exit_)
-        sign_extend(turn)
+        state.values[:] = contract.abort_state(exit_)
+        sign_extend(state)
     return ""
 
 
@@ -191,11 +191,11 @@ def sign_extended(esr: int, errata: frozenset[str]) -> int:
     return esr | _UPPER_HALF if SIGN_EXTENDED in errata else esr
 
 
-def sign_extend(turn: ExpectedState) -> None:
+def sign_extend(state: ExpectedState) -> None:
     """Apply :func:`sign_extended` to ESR_EL1 and to its allowed values."""
-    if SIGN_EXTENDED not in turn.errata:
+    if SIGN_EXTENDED not in state.errata:
         return
-    others = turn.allowed.get(exceptions.ESR, frozenset())
-    turn.values[exceptions.ESR] = sign_extended(turn.values[exceptions.ESR], turn.errata)
+    others = state.allowed.get(exceptions.ESR, frozenset())
+    state.values[exceptions.ESR] = sign_extended(state.values[exceptions.ESR], state.errata)
     if others is not None:
-        turn.allowed[exceptions.ESR] = frozenset(sign_extended(value, turn.errata) for value in others)
+        state.allowed[exceptions.ESR] = frozenset(sign_extended(value, state.errata) for value in others)

@@ -12,10 +12,12 @@ from harness.relations.errata import NONE
 
 @dataclass
 class ExpectedState:
-    """The state while the rules of a round are applied; ``allowed`` lists other correct values, by index.
+    """The registers that the guest must have, changed by each rule of a round in turn.
 
-    ``walk_level``: of the table entry at which a stage-1 walk met no memory; None: unknown.  ``errata``: the
-    rules of :mod:`harness.relations.errata` that are switched on.  ``wide``: the instruction that trapped has 32 bits.
+    ``values`` are indexed as ``registers.STATE``.  ``allowed`` has the other correct values of a register that has more
+    than one, by index; None: any value is correct.  ``errata``: the rules of :mod:`harness.relations.errata` that are
+    switched on; the result is then what a kernel with these errata does.  ``walk_level``: of the table entry at which a
+    stage-1 walk met no memory; None: unknown.  ``wide``: the instruction that trapped has 32 bits.
     """
 
     values: list[int]
@@ -25,6 +27,7 @@ class ExpectedState:
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
 
     def put(self, index: int, value: int) -> None:
+        """Set a register to the one value that is correct."""
         self.values[index] = value
         self.allowed.pop(index, None)
 
@@ -35,13 +38,14 @@ class ExpectedState:
             self.allowed.pop(index, None)
 
 
-def skip(turn: ExpectedState) -> None:
-    values = turn.values
-    if others := turn.allowed.get(exceptions.PC):
+def skip(state: ExpectedState) -> None:
+    """Advance PC over the instruction that trapped, as KVM does when it has emulated it."""
+    values = state.values
+    if others := state.allowed.get(exceptions.PC):
         pstate = values[exceptions.PSTATE]
-        turn.allowed[exceptions.PC] = frozenset(
-            exceptions.state_after_instruction(pc, pstate, turn.wide)[0] for pc in others
+        state.allowed[exceptions.PC] = frozenset(
+            exceptions.state_after_instruction(pc, pstate, state.wide)[0] for pc in others
         )
     values[exceptions.PC], values[exceptions.PSTATE] = exceptions.state_after_instruction(
-        values[exceptions.PC], values[exceptions.PSTATE], turn.wide
+        values[exceptions.PC], values[exceptions.PSTATE], state.wide
     )

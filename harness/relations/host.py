@@ -43,14 +43,14 @@ def expected_entry_state(
     memory.
     """
     exit_ = round_.exit
-    turn = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
+    state = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
     if exit_ is None:
-        apply_reset(turn, round_.world)
+        apply_reset(state, round_.world)
     else:
-        reason = apply_exit(turn, round_, exit_)
+        reason = apply_exit(state, round_, exit_)
         if reason and not round_.reset:  # after a reset it does not matter
             return reason
-    return apply_userspace(turn, round_) or (tuple(turn.values), turn.allowed)
+    return apply_userspace(state, round_) or (tuple(state.values), state.allowed)
 
 
 def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:

@@ -95,14 +95,14 @@ def is_mmio(exit_: Switch, world: VmEnvironment = SCENARIO_VM) -> bool:
     return slot is None or (slot.read_only and bool(DABT["WNR"].get(exit_.esr)))
 
 
-def complete(turn: ExpectedState, exit_: Switch, data: int) -> None:
+def complete(state: ExpectedState, exit_: Switch, data: int) -> None:
     target = DABT["SRT"].get(exit_.esr)
-    if LOSES_SIGN in turn.errata:
+    if LOSES_SIGN in state.errata:
         exit_ = exit_._replace(esr=exit_.esr & ~DABT["SSE"].mask)
     if not DABT["WNR"].get(exit_.esr) and target != 31:
-        expected, other = mmio_data(exit_, data), mmio_data(exit_, data, turn.values)
-        turn.put(target, expected if expected is not None else turn.values[target])
+        expected, other = mmio_data(exit_, data), mmio_data(exit_, data, state.values)
+        state.put(target, expected if expected is not None else state.values[target])
         if expected is not None and other is not None and other != expected:
             # Userspace changed the byte order meanwhile: which one applies is not specified.
-            turn.allowed[target] = frozenset({expected, other})
-    skip(turn)
+            state.allowed[target] = frozenset({expected, other})
+    skip(state)

@@ -128,7 +128,7 @@ def _reveal(at: RoundEvidence) -> Found:
 
 
 def _anew(indexed: IndexedTrace) -> frozenset[int]:
-    return indexed.restarts | indexed.unproven.keys()
+    return indexed.restarts.union(indexed.unproven)
 
 
 OF_A_RUN: tuple[Relation[RunEvidence], ...] = (
@@ -150,7 +150,7 @@ OF_A_ROUND: tuple[Relation[RoundEvidence], ...] = (
         "save",
         save_restore,
         "save.class, save.dirty.<reg>, save.inject, save.pc",
-        "what KVM did between an exit and the next entry, with the helper and the flags that the model chose",
+        "what KVM did between an exit and the next entry, with the exit handler and dirty flags that the model chose",
         lambda at: save_restore.compare_save(at.round, at.prediction),
         lambda at: not at.prediction.undefined,
         counted=("save",),
@@ -266,7 +266,7 @@ OF_A_TRACE: tuple[Relation[TraceEvidence], ...] = (
         "hyp_copy",
         hyp_copy,
         "flush.<reg>, sync.<reg>",
-        "the hypervisor's own copy of a vCPU, with what the host handed over and what it gets back",
+        "pKVM's own copy of a vCPU at EL2, with what the host set before a run and what it gets after it",
         lambda at: hyp_copy.compare_hyp_copy(at.indexed.trace, at.errata),
         lambda at: bool(at.indexed.trace.hyp),
         counted=hyp_copy.RELATIONS,

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compute the guest state after userspace's actions between an exit and the next entry, in order.
 
-Part of relation ``host.*`` (:mod:`harness.relations.host`).  The next KVM_RUN finishes an access that userspace has
-completed (KVM API 5, KVM_EXIT_MMIO).
+Part of relation ``host.*`` (:mod:`harness.relations.host`).  The actions are the host steps of a scenario: writes of
+registers, resets, requests for an exception, a KVM_RUN with immediate_exit.  Two things may be pending meanwhile:
+
+- the MMIO access of the exit: the next KVM_RUN writes the data to the register and advances PC (KVM API 5,
+  KVM_EXIT_MMIO);
+- an exception that userspace asked for with KVM_SET_VCPU_EVENTS (KVM API 4.32): an external abort (``OP_ABORT``) or an
+  SError (``OP_SERROR``).  The API does not say whether it is taken in that ioctl or at the next KVM_RUN.  Where the
+  trace does not show which, both results are allowed.
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ from harness.trace.rounds import EXCEPTION, Round, took_serror
 
 WRITTEN_WHILE_PENDING = "a register of the exception written while it is pending"
 NOT_REPORTED = "an MMIO access that did not reach userspace"
+"""Reasons why the state is not determined."""
 _MPIDR = INDEX["mpidr_el1"]
 _SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
 _DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptions.SCTLR}) - _SYNDROME
@@ -38,29 +45,33 @@ _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
 def serror_at_once(round_: Round) -> bool:
-    """Whether an SError that was not masked was taken when userspace asked for it (docs/spec/kvm.md section 6)."""
+    """Whether an unmasked SError was taken in the ioctl that asked for it, as since 6.17 (docs/spec/kvm.md 6)."""
     return round_.action.inject and took_serror(round_.exit, round_.host_actions, round_.entry)
 
 
-def apply_reset(turn: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
-    """Set the reset state (KVM API 4.82); with ``keeps_banked`` without the registers that a reset may keep."""
+def apply_reset(state: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
+    """Set the reset state (KVM API 4.82).
+
+    Registers that are UNKNOWN at reset may hold 0 or the value that KVM gives to unknown ones, not the one from before
+    the reset.  With ``keeps_banked`` (RESET_KEEPS_BANKED) they are not changed.
+    """
     for index, value in reset_values.RESET_BY_INDEX.items():
         if not (keeps_banked and index in _KEPT):
-            turn.put(index, value)
-    turn.put(_MPIDR, world.mpidr)
+            state.put(index, value)
+    state.put(_MPIDR, world.mpidr)
     for index in reset_values.HOST_RESET_INDEX:
-        turn.allowed[index] = None
+        state.allowed[index] = None
     for index in _KEPT if not keeps_banked else ():
-        turn.put(index, 0)
-        turn.allowed[index] = reset_values.NOTHING_LEFT
+        state.put(index, 0)
+        state.allowed[index] = reset_values.NOTHING_LEFT
 
 
-def apply_userspace(turn: ExpectedState, round_: Round) -> str:
-    """Apply userspace's actions in order, then the completion of the access that is left.
+def apply_userspace(state: ExpectedState, round_: Round) -> str:
+    """Apply userspace's actions in order, then complete the MMIO access if it is still pending.
 
-    Returns why the state is not determined, an empty text if it is.
+    Returns the reason why the state is not determined; an empty text if it is.
     """
-    actions = _Actions(turn, round_)
+    actions = _Actions(state, round_)
     for host in round_.host_actions:
         if host.op == OP_RESET:
             actions.reset(host)
@@ -71,19 +82,26 @@ def apply_userspace(turn: ExpectedState, round_: Round) -> str:
 
 @dataclass
 class _Actions:
-    """The state while userspace's actions are applied: the rest of the exit's access, and the exceptions.
+    """What is pending while userspace's actions are applied to ``state``: the exit's MMIO access, and exceptions.
 
-    - ``access``: the next KVM_RUN completes the access of the exit.
-    - ``aborted``: an abort took the access's place (with ABORTED_COMPLETES it is completed one KVM_RUN later).
-    - ``at_once``: what userspace asked for was taken when it asked, before it wrote anything else.
-    - ``waiting``: an abort that the next KVM_RUN enters; ``kept``: one that a reset left (RESET_KEEPS_ABORT).
+    ``state`` has an abort as taken from its request on, also while it may be pending in KVM; an SError only if the
+    trace shows that it was taken in its ioctl.
+
+    - ``access``: the MMIO access of the exit is pending; the next KVM_RUN completes it.
+    - ``aborted``: userspace asked for an abort while the access was pending: it is not completed (with
+      ABORTED_COMPLETES it is, in the KVM_RUN after the one that takes the abort).
+    - ``waiting``: an abort is pending, and the next KVM_RUN takes it.
+    - ``kept``: an abort is still pending after a reset (RESET_KEEPS_ABORT only).
+    - ``at_once``: the trace shows that the exception was taken in the ioctl that asked for it.
+    - ``serror_taken``: the same, of an SError.
     - ``excepted``: an exception was asked for since the last reset.
-    - ``unsettled``: one was asked for since the last KVM_RUN: it may be entered already, or not.
-    - ``either_vector``: VBAR_EL1 was written since then, so that the vector is the old one or the new one.
-    - ``serror``: the values of ELR_EL1 and SPSR_EL1 after each SError that may have been taken.
+    - ``unsettled``: an exception was asked for since the last KVM_RUN or reset: it may be pending or taken.
+    - ``either_vector``: VBAR_EL1 was written while ``unsettled``: PC is the old vector or the new one.
+    - ``was_reset``: one of the actions before was a reset.
+    - ``serror``: by index, ELR_EL1 and SPSR_EL1 as each SError sets them that may have been taken.
     """
 
-    turn: ExpectedState
+    state: ExpectedState
     round: Round
     access: bool = field(init=False)
     at_once: bool = field(init=False)
@@ -100,26 +118,27 @@ class _Actions:
     def __post_init__(self) -> None:
         self.access = self._is_left()
         if self.access and self.round.in_kernel:
-            self._complete()  # before userspace acts
+            self._complete()  # KVM did the access itself, before it returned to userspace
         self.serror_taken = serror_at_once(self.round)
-        # An exception that is not pending at the entry, without a KVM_RUN before it, was taken at once, before the
-        # writes.
+        # Only the ioctl or a KVM_RUN takes an exception.  If it is not pending at the entry, and there was no KVM_RUN
+        # in between, the ioctl took it.
         self.at_once = not self.round.entry.pending & EXCEPTION and not self._ran_after_asking()
 
     def _is_left(self) -> bool:
-        """Whether the exit has an access that must be completed.
+        """Whether the exit is an MMIO access that a KVM_RUN must complete.
 
-        Without a valid syndrome KVM_RUN fails, or exits (KVM API 5, KVM_EXIT_ARM_NISV): nothing is ever completed.
+        Without a valid syndrome (ISV 0) KVM_RUN fails or returns KVM_EXIT_ARM_NISV (KVM API 5): it completes nothing.
         """
         exit_, world = self.round.exit, self.round.world
         if exit_ is None or self.round.exit_class != "DABT_LOW" or not DABT["ISV"].get(exit_.esr):
             return False
-        return is_mmio(exit_, world) and (IGNORES_SIZE in self.turn.errata or not is_beyond(exit_, world))
+        return is_mmio(exit_, world) and (IGNORES_SIZE in self.state.errata or not is_beyond(exit_, world))
 
     def _ran_after_asking(self) -> bool:
-        """Whether KVM_RUN was called between an exception that userspace asked for and the entry (``OP_FINISH``).
+        """Whether a KVM_RUN with immediate_exit (``OP_FINISH``) followed the request for an exception.
 
-        It enters no guest: an SError that was taken was taken before.
+        Such a KVM_RUN does not enter the guest, so it takes an abort but no SError: an SError that was taken
+        (``serror_taken``) was taken in its ioctl.
         """
         ops = [host.op for host in self.round.host_actions if not host.error]
         entered = (OP_ABORT,) if self.serror_taken else (OP_ABORT, OP_SERROR)
@@ -128,31 +147,32 @@ class _Actions:
 
     def _complete(self) -> None:
         if self.round.exit is not None:
-            complete(self.turn, self.round.exit, self.round.entry.mmio_data)
+            complete(self.state, self.round.exit, self.round.entry.mmio_data)
         self.access = False
 
     def apply(self, host: Host) -> str:
-        """Apply an action that KVM accepted, but a reset; return why the state is not determined."""
-        turn = self.turn
+        """Apply an action that KVM accepted, other than a reset; return why the state is not determined, or ``""``."""
+        state = self.state
         if host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
             return self._set(index, host.b)
         if host.op == OP_FINISH:
             self._run()
         elif host.op == OP_ABORT:
             return self._abort(self.round.exit)
-        elif host.op == OP_SERROR and not turn.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+        elif host.op == OP_SERROR and not state.values[exceptions.PSTATE] & exceptions.PSTATE_A:
             return self._serror()
         return ""
 
     def reset(self, host: Host) -> None:
         """Apply a reset: by KVM_ARM_VCPU_INIT (``host.asked``) or by another vCPU's CPU_ON."""
-        turn, errata = self.turn, self.turn.errata
+        state, errata = self.state, self.state.errata
         keeps_banked = RESET_KEEPS_BANKED in errata
         if keeps_banked and self.round.userspace_exits and not (self.excepted or self.was_reset):
             self._restore_banked()
-        apply_reset(turn, self.round.world, keeps_banked)
+        apply_reset(state, self.round.world, keeps_banked)
         self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
-        # The rest of the access is completed once no exception is pending.
+        # With RESET_COMPLETES the access stays pending over the reset.  So does one that an abort replaced, if the
+        # abort is still pending: KVM_RUN takes the abort first, then completes the access.
         left = self.access or (self.aborted and self.kept)
         self.access = host.asked and left and RESET_COMPLETES in errata
         self.excepted = self.unsettled = self.waiting = self.aborted = self.either_vector = False
@@ -162,8 +182,8 @@ class _Actions:
     def _restore_banked(self) -> None:
         """Set the registers that a reset may keep to their values at the last return to userspace, or as written since.
 
-        The record proves whether an exception was entered before that; the contract need not.  At a second reset the
-        values are those that the first one left, or userspace wrote since.
+        The registers recorded at that return already have the effect of an exception that was taken before it, so it
+        need not be predicted.  Not called at a second reset: it keeps what ``state`` has.
         """
         wrote: dict[int, int] = {}
         for host in self.round.host_actions:
@@ -172,82 +192,85 @@ class _Actions:
             if host.op == OP_SET and not host.error and host.a in BY_ONE_REG:
                 wrote[BY_ONE_REG[host.a]] = host.b
         for index in _KEPT:
-            self.turn.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
+            self.state.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
         for index, left in self.serror.items():
-            self.turn.allowed[index] = left | {self.turn.values[index]}
+            self.state.allowed[index] = left | {self.state.values[index]}
 
     def _set(self, index: int, value: int) -> str:
-        turn, pends = self.turn, self.unsettled and not self.at_once
+        state, pends = self.state, self.unsettled and not self.at_once
         if pends and index in _DECIDES_EXCEPTION:
             if index != exceptions.VBAR:
                 return WRITTEN_WHILE_PENDING
             self._allow_both_vectors(value)
-        before = turn.allowed.get(index, frozenset({turn.values[index]}))
-        turn.put(index, value)
+        before = state.allowed.get(index, frozenset({state.values[index]}))
+        state.put(index, value)
         self.serror.pop(index, None)
         if pends and index in _SYNDROME:
-            # Of a pending exception these two may be set already, or when it is entered.
-            turn.allowed[index] = None if before is None else before | {value}
-        # While an exception is pending the state is still the one from which it will be taken.
-        state = turn.values[exceptions.SPSR if pends else exceptions.PSTATE]
-        if (state | turn.values[exceptions.PSTATE]) & exceptions.AARCH32:
+            # KVM may set ESR_EL1 and FAR_EL1 in the ioctl, so that the write replaces them, or when it takes the
+            # exception, so that the write is lost.
+            state.allowed[index] = None if before is None else before | {value}
+        # While the exception is pending in KVM, PSTATE is still the one from which it will be taken: SPSR_EL1 here.
+        pstate = state.values[exceptions.SPSR if pends else exceptions.PSTATE]
+        if (pstate | state.values[exceptions.PSTATE]) & exceptions.AARCH32:
             self._narrow()
         return ""
 
     def _allow_both_vectors(self, vbar: int) -> None:
-        """Allow the vector by the old VBAR_EL1, and by the one that userspace writes while an exception is pending.
+        """Allow the vector of the old VBAR_EL1, and of the one that userspace writes while an exception may be pending.
 
-        KVM API 4.32 does not specify whether KVM_SET_VCPU_EVENTS enters the exception or the next KVM_RUN.
+        KVM API 4.32 does not specify whether KVM_SET_VCPU_EVENTS or the next KVM_RUN takes the exception.
         """
-        turn = self.turn
-        others = turn.allowed.get(exceptions.PC) or frozenset({turn.values[exceptions.PC]})
-        turn.allowed[exceptions.PC] = others | {exceptions.vector(vbar, turn.values[exceptions.SPSR])}
+        state = self.state
+        others = state.allowed.get(exceptions.PC) or frozenset({state.values[exceptions.PC]})
+        state.allowed[exceptions.PC] = others | {exceptions.vector(vbar, state.values[exceptions.SPSR])}
         self.either_vector = True
 
     def _narrow(self) -> None:
         """Allow 32-bit values in the registers of AArch32 state: the upper 32 bits of each may be dropped."""
-        turn = self.turn
+        state = self.state
         for i in exceptions.AARCH32_STATE:
-            others = turn.allowed.get(i, frozenset())
+            others = state.allowed.get(i, frozenset())
             if others is not None:
-                whole = others | {turn.values[i]}
-                turn.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
+                whole = others | {state.values[i]}
+                state.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
 
     def _run(self) -> None:
         """Apply KVM_RUN that enters no guest (immediate_exit)."""
         if self.kept:
-            self.turn.take(exceptions.take_exception(tuple(self.turn.values)))
+            self.state.take(exceptions.take_exception(tuple(self.state.values)))
             self.kept = False
             return
         if self.access:
             self._complete()
         # This run enters the exception, the next one completes the access.
-        self.access = self.aborted and ABORTED_COMPLETES in self.turn.errata
+        self.access = self.aborted and ABORTED_COMPLETES in self.state.errata
         self.waiting = self.aborted = self.unsettled = False
 
     def _abort(self, exit_: Switch | None) -> str:
-        turn = self.turn
+        state = self.state
         if self.either_vector:
             return WRITTEN_WHILE_PENDING
-        if self.waiting and self.round.guest_view[exceptions.ELR] == turn.values[exceptions.ELR]:
-            return ""  # one may be pending for both: KVM API 4.32 does not specify two before a run
-        turn.take(contract.external_abort(tuple(turn.values), exit_))
-        if exit_ is None:  # of no instruction: nothing says where
-            turn.allowed[exceptions.FAR] = None
+        if self.waiting and self.round.guest_view[exceptions.ELR] == state.values[exceptions.ELR]:
+            # A second abort before a KVM_RUN; KVM API 4.32 does not specify it.  ELR_EL1 at the entry shows that one
+            # was taken for both requests.
+            return ""
+        state.take(contract.external_abort(tuple(state.values), exit_))
+        if exit_ is None:  # before the first run there is no instruction, and no address that faulted
+            state.allowed[exceptions.FAR] = None
         if exit_ is None or exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
-            # IL: of its instruction, or 1 (Arm ARM D17.2.37, ISV is 0).
-            esr = turn.values[exceptions.ESR]
-            turn.allowed[exceptions.ESR] = frozenset({esr, esr | IL_BIT})
-        sign_extend(turn)
+            # ESR_EL1.IL: by the size of the instruction, or 1, as with ISV 0 (Arm ARM D17.2.37).
+            esr = state.values[exceptions.ESR]
+            state.allowed[exceptions.ESR] = frozenset({esr, esr | IL_BIT})
+        sign_extend(state)
         self.aborted = self.aborted or self.access
-        self.access = self.kept = False  # at most one is pending
+        self.access = self.kept = False  # the abort replaces both
         self.excepted = self.unsettled = self.waiting = True
         return ""
 
     def _serror(self) -> str:
         """Apply an SError that is not masked."""
-        turn = self.turn
-        taken = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
+        state = self.state
+        taken = exceptions.take_exception(tuple(state.values), offset=exceptions.SERROR_OFFSET)
         if not self.serror_taken:
             # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
             for index in (exceptions.ELR, exceptions.SPSR):
@@ -257,19 +280,19 @@ class _Actions:
             return WRITTEN_WHILE_PENDING
         if self.access and self.round.reported_mmio:
             # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
-            if SERROR_UNDOES not in turn.errata:
+            if SERROR_UNDOES not in state.errata:
                 self._complete()
-                taken = exceptions.take_exception(tuple(turn.values), offset=exceptions.SERROR_OFFSET)
+                taken = exceptions.take_exception(tuple(state.values), offset=exceptions.SERROR_OFFSET)
             self.access = self.waiting = False
-        turn.take(taken)
-        turn.allowed[exceptions.ESR] = None
+        state.take(taken)
+        state.allowed[exceptions.ESR] = None
         self.excepted = self.unsettled = True
         return ""
 
     def enter(self) -> str:
-        """Apply the first work of the entry's KVM_RUN; return why the state is not determined."""
-        if self.kept:  # it comes before the rest of the access
-            self.turn.take(exceptions.take_exception(tuple(self.turn.values)))
+        """Apply what the entry's KVM_RUN does before it enters the guest; return why the state is not determined."""
+        if self.kept:  # KVM takes the exception before it completes the access
+            self.state.take(exceptions.take_exception(tuple(self.state.values)))
             return ""
         if self.access:
             if not self.round.reported_mmio:

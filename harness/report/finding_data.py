@@ -246,6 +246,11 @@ def replay_command(kept: Kept, out: str = "", crash: Report | None = None) -> st
     return shlex.join([*words, "--target", first, "--level", subject.level])
 
 
+def show_command(story: Story, out: str = "") -> str:
+    """Return the command that shows a finding in full; ``out`` as for :func:`replay_command`."""
+    return shlex.join(["shadowfuzz", "findings", "show", story.id, *(["--campaign", out] if out else [])])
+
+
 def _target_word(target: str, config: MachineConfig | None, copy: PurePath) -> str:
     """Return the target argument of a command: for a target file without a path in its name, the copy next to the
     scenario."""

@@ -11,16 +11,19 @@ from harness.findings.release_history import sentences
 from harness.findings.verdict import elsewhere_text, not_measured, rate_text, together
 from harness.layout import CODE
 from harness.report.crash import facts, register_lines
-from harness.report.finding_data import Story, cluster_name, replay_command
+from harness.report.finding_data import Story, cluster_name, replay_command, show_command
 from harness.report.glossary import in_words
 from harness.report.html_markup import Content, Markup, details, el, put, table, when
 from harness.report.release_strip import history_strip
 from harness.report.sites import Row, Site, StepSite
-from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, outcome_text, times
+from harness.report.terminal import bit_ranges, both_shown, decisions, exit_text, many, outcome_text, times
 from harness.report.trace_text import trace_lines
 from harness.scenario.scenario import format_scenario, format_step, instruction
 from harness.scenario.steps import KINDS, Actor
 from harness.vm.crash import EARLIER
+
+MAX_PLACES = 4
+"""Number of places of a run that are shown after the first; a run that loops has hundreds, which are alike."""
 
 
 def badge(name: str) -> Markup:
@@ -33,8 +36,11 @@ def likeness_of(story: Story) -> Markup:
     return put(likeness(story.like)) if story.like else badge(NEW)
 
 
-def finding(story: Story, out: str = "") -> Markup:
-    """Return all data of a finding; ``out`` is the campaign's directory in its command."""
+def finding(story: Story, out: str = "", *, short: bool = False) -> Markup:
+    """Return all data of a finding; ``out`` is the campaign's directory in its command.
+
+    ``short``: without its trace and further places of its run, the scenario only as a file.
+    """
     kept, found = story.kept, story.kept.finding
     subject = found.subject
     seen = f"{times(kept.count, '{:,}'.format)}, first {when(found.first_seen)}, last {when(kept.last_seen)}"
@@ -46,15 +52,15 @@ def finding(story: Story, out: str = "") -> Markup:
         el("p", what, f", model level {subject.level}; seen {seen}. ", likeness_of(story), class_="dim"),
         *([el("p", in_words(found))] if in_words(found) else []),
         *_why(story),
-        *_differences(story),
+        *_differences(story, out, short=short),
         *_pair(story),
         *_crash(story),
         *_history(story),
-        *_scenario(story),
+        *_scenario(story, short=short),
         el("h4", "How to reproduce"),
         el("pre", f"{replay_command(kept, out, story.crash)}\n", tabindex="0", class_="command"),
         *_texts(story),
-        *_trace(story),
+        *(_more(story, out) if short else _trace(story)),
         class_="finding",
     )
 
@@ -76,14 +82,21 @@ def _why(story: Story) -> Iterator[Markup]:
         yield table(("emulator", "the same divergence"), places, "On other -cpu models and versions of QEMU")
 
 
-def _differences(story: Story) -> Iterator[Markup]:
+def _more(story: Story, out: str) -> Iterator[Markup]:
+    if story.kept.trace is not None:
+        yield el("p", f"Its trace and all other places: {show_command(story, out)} --trace", class_="dim")
+
+
+def _differences(story: Story, out: str, *, short: bool) -> Iterator[Markup]:
     if story.ran is None:
         return
     yield el("h4", "What differs")
     first, *others = story.ran.sites
     yield _site(first)
-    if others:
-        yield details(f"{len(others)} more places in the same run", *map(_site, others))
+    if others and not short:
+        shown = others[:MAX_PLACES]
+        rest = [el("p", f"{len(others) - len(shown)} more: {show_command(story, out)}")] * (shown != others)
+        yield details(f"{many(len(others), 'more place')} in the same run", *map(_site, shown), *rest)
 
 
 def _history(story: Story) -> Iterator[Markup]:
@@ -186,11 +199,15 @@ def _relations(row: Row) -> str:
     return f"{names}: {bit_ranges(row.bits)}" if row.bits else names
 
 
-def _scenario(story: Story) -> Iterator[Markup]:
+def _scenario(story: Story, *, short: bool) -> Iterator[Markup]:
     scenario = story.kept.scenario
     if scenario is None:
         return
     yield el("h4", "Scenario")
+    file = el("pre", format_scenario(scenario), tabindex="0")
+    if short:
+        yield file
+        return
     rows: list[tuple[Content, ...]] = [
         ("", "start", el("code", f"{name} = {value:#x}"), "") for name, value in scenario.registers
     ]
@@ -204,7 +221,7 @@ def _scenario(story: Story) -> Iterator[Markup]:
         who = "guest" if KINDS[step.kind].side is Actor.GUEST else "host"
         rows.append((str(i), who, el("code", format_step(step)), el("code", f"{where} {what}".strip())))
     yield table(("step", "who", "what", "instruction"), rows, scenario.about)
-    yield details("as a file", el("pre", format_scenario(scenario), tabindex="0"))
+    yield details("as a file", file)
 
 
 def _trace(story: Story) -> Iterator[Markup]:

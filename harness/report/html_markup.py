@@ -74,7 +74,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Content]], caption: str,
     A table of class ``stack`` shows its cells below each other there, each with the head of its column.
     """
     head = el("tr", *(el("th", text, scope="col") for text in heads))
-    body = [el("tr", *(el("td", cell, data_head=text) for text, cell in zip(heads, row, strict=True))) for row in rows]
+    named = [{"data_head": text} if "stack" in class_.split() else {} for text in heads]
+    body = [el("tr", *(el("td", cell, **name) for name, cell in zip(named, row, strict=True))) for row in rows]
     inner = el("table", el("caption", caption), el("thead", head), el("tbody", *body), class_=class_)
     return el("div", inner, class_="wide", tabindex="0", role="region", aria_label=caption)
 

@@ -70,7 +70,7 @@ def _problem(number: int, problem: ProblemStory, book: Book, in_full: InFull) ->
     subject = first.kept.finding.subject
     often = times(problem.count, "{:,}".format)
     found, ended = nights_with(book.runs, (story.id for story in problem.stories))
-    nights = f" in {found} of {ended} runs" if ended else ""
+    nights = f" in {found} of {many(ended, 'run')}" if ended else ""
     seen = f"Seen {often}{nights}, first {when(problem.first_seen)}, last {when(problem.last_seen)}"
     return el(
         "article",

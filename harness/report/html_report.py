@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from harness.findings.regressions import NEW, is_by_cause
+from harness.findings.regressions import NEW
 from harness.relations.registry import WORDS
 from harness.report import html_nights, html_nodes, html_problems
 from harness.report.campaign_data import Book, Branch
-from harness.report.finding_data import Group, Story, groups
+from harness.report.finding_data import Group, Story, groups, show_command
 from harness.report.glossary import ABOUT, LIKE, VERDICTS
 from harness.report.html_findings import badge, finding
 from harness.report.html_markup import Content, Markup, details, document, el, put, table, when
-from harness.report.html_problems import lead, problem_anchor
+from harness.report.html_problems import problem_anchor
+from harness.report.html_room import FILE_BYTES, unfolded
 from harness.report.terminal import many
 
 MAX_UNREADABLE = 50
 """Number of unreadable rows that are listed."""
-FULL_OF_A_PROBLEM = 3
-"""Number of clusters of a problem that a file shows in full."""
 _NAV = (
     ("problems", "Problems"),
     ("errata", "Errata"),
@@ -36,10 +35,16 @@ _NAV = (
 def page(book: Book, *, live: bool = False) -> str:
     """Return the whole report.
 
-    A file shows only one of the findings that one erratum explains in full: the others differ only in their place.  A
-    ``live`` page shows none: each is loaded from ``/findings/ID`` when it is unfolded.
+    A file shows as many findings as fit (:mod:`harness.report.html_room`).  A ``live`` page shows none: each is loaded
+    from ``/findings/ID`` when it is unfolded.
     """
-    parts = _Parts(book, live=live)
+    if live:
+        return _page(book, _Parts(book, {}, live=True))
+    bare = _page(book, _Parts(book, {}, live=False))
+    return _page(book, _Parts(book, unfolded(book, FILE_BYTES - len(bare.encode())), live=False))
+
+
+def _page(book: Book, parts: _Parts) -> str:
     nodes = html_nodes.nodes(book.nodes, book.runs)
     shown = [(name, title) for name, title in _NAV if nodes or name != "nodes"]
     nav = el("nav", *(el("a", title, href=f"#{name}") for name, title in shown), aria_label="Parts of the report")
@@ -57,7 +62,7 @@ def page(book: Book, *, live: bool = False) -> str:
         _known(book),
         _branches(book),
     )
-    return document("shadowfuzz: findings", nav, body, live=live)
+    return document("shadowfuzz: findings", nav, body, live=parts.live)
 
 
 def finding_page(story: Story, out: str) -> str:
@@ -72,35 +77,30 @@ def finding_page(story: Story, out: str) -> str:
 class _Parts:
     """Render folded findings: each at one place, in full, loaded on demand, or as the command that shows it."""
 
-    def __init__(self, book: Book, *, live: bool) -> None:
-        self._book, self._live = book, live
-        self._leads = {lead(erratum).anchor for erratum in book.errata}
+    def __init__(self, book: Book, unfolded: Mapping[str, Markup], *, live: bool) -> None:
+        self._book, self._unfolded, self.live = book, unfolded, live
         in_problems = chain.from_iterable(problem.stories for problem in book.problems)
         self._placed = {story.anchor for story in in_problems}
-        full = chain.from_iterable(problem.stories[:FULL_OF_A_PROBLEM] for problem in book.problems)
-        self._full = {story.anchor for story in full} | self._leads
 
     def folded(self, story: Story) -> Markup:
         """Return a finding as a line that can be unfolded."""
         head = put(badge(story.verdict.name), " ", story.title, " ", el("small", story.id))
-        if self._live:
+        if self.live:
             place = f"/findings/{story.anchor}"
             link = el("p", el("a", f"show {story.id}", href=place))
             return el("details", el("summary", head), link, id=story.anchor, data_load=place)
-        explained = story.like and is_by_cause(story.kept.finding)
-        if story.anchor in self._full or not (explained or story.anchor in self._placed):
-            return el("details", el("summary", head), finding(story, self._book.out), id=story.anchor)
-        cause = f"{', '.join(story.like)}; " if story.like else ""
-        return el(
-            "details", el("summary", head), el("p", f"{cause}shadowfuzz findings show {story.id}"), id=story.anchor
-        )
+        inner = self._unfolded.get(story.anchor)
+        if inner is None:
+            cause = f"{', '.join(story.like)}; " if story.like else ""
+            inner = el("p", f"{cause}{show_command(story, self._book.out)}")
+        return el("details", el("summary", head), inner, id=story.anchor)
 
     def clusters(self) -> Markup:
         """Return the section of all clusters, folded."""
         some = groups(self._book.stories)
         told = (
             "A cluster has one relation, register class, exit class, helper of the model and cause. Order: crashes, "
-            "new clusters, then by frequency. A file shows only one cluster of each erratum in full."
+            "new clusters, then by frequency. A file shows as many findings as fit, and the command for the others."
         )
         rows = (el("li", self._head(group), *map(self._place, group.stories)) for group in some)
         lines = details(many(len(some), "cluster"), el("ul", *rows, class_="clusters"))

@@ -70,6 +70,12 @@ def nights_with(runs: Iterable[Run], ids: Iterable[str]) -> tuple[int, int]:
     return sum(not wanted.isdisjoint(ids_of(run, "findings")) for run in ended), len(ended)
 
 
+def nights_with_erratum(runs: Iterable[Run], id_: str) -> tuple[int, int]:
+    """Return how many of the runs that ended had an erratum come back, and how many there are."""
+    ended = [run for run in runs if run.summary is not None]
+    return sum(id_ in ids_of(run, "errata") for run in ended), len(ended)
+
+
 def ids_of(run: Run, key: str) -> frozenset[str]:
     """Return the ids of a list in a run's summary."""
     rows = (run.summary or {}).get(key)

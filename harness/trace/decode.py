@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from typing import NamedTuple
 
 from harness import protocol
 from harness.arch import registers
@@ -29,13 +30,11 @@ from harness.trace.events import (
     Vectors,
 )
 
+_HEADER = protocol.RECORD_HEADER
 _HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
 _SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
-_ATTACHED: Mapping[int, struct.Struct] = {
-    POINTS: struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q"),
-    LISTS: struct.Struct(f"<{len(protocol.LIST_WORDS)}Q"),
-}
-"""Records that are not events: they extend the record before them."""
+_POINTS = struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q")
+_LISTS = struct.Struct(f"<{len(protocol.LIST_WORDS)}Q")
 _SIZES: Mapping[int, int] = {
     HOST: protocol.HOST_SIZE,
     POINTS: protocol.DEBUG_SIZE,
@@ -80,20 +79,35 @@ class ContextLayout:
         return cls(size, tuple(slots), vectors)
 
 
-def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]:
-    """Decode the used part of the trace area.
+class Records(NamedTuple):
+    """The records of a trace area: events, and what extends them, each in its order, as :class:`Trace` has them."""
 
-    AgentProtocolError: a record of a type or size that the protocol does not have, or one cut short.
+    events: tuple[Event, ...]
+    vectors: tuple[Vectors, ...] = ()
+    points: tuple[Points, ...] = ()
+    lists: tuple[Lists, ...] = ()
+
+
+def decode(area: bytes | memoryview, layout: ContextLayout) -> Records:
+    """Decode the used part of the trace area, in one pass.
+
+    AgentProtocolError: a record of a type or size that the protocol does not have, one cut short, or one that extends
+    an event and has none in front of it.
     """
     events: list[Event] = []
-    append, header, values_of = events.append, protocol.RECORD_HEADER.unpack_from, layout.values
+    vectors: list[Vectors] = []
+    points: list[Points] = []
+    lists: list[Lists] = []
+    append, header, words, values_of = events.append, _HEADER.unpack_from, _SWITCH.unpack_from, layout.values
     area = bytes(area)
     switch_size = protocol.SWITCH_SIZE + layout.size
     sizes = {ENTRY: switch_size, EXIT: switch_size, USER: switch_size, **_SIZES}
-    at, end, head = 0, len(area), protocol.RECORD_HEADER.size
+    at, end, head = 0, len(area), _HEADER.size
     # Most records hold the same values as the one before them.
     last = b""
     values: tuple[int, ...] = ()
+    stored: dict[int, bytes] = {}
+    """The FP and SIMD registers of each vCPU in its record before."""
     while at < end:
         if end - at < head:
             raise AgentProtocolError(f"record at {at:#x}: {end - at} bytes left, a header has {head}")
@@ -101,57 +115,30 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> tuple[Event, ...]
         if size != sizes.get(kind) or size > end - at:
             found, expected = f"type {kind}, {size} bytes, {end - at} left", sizes.get(kind, switch_size)
             raise AgentProtocolError(f"record at {at:#x}: {found}, expected {expected} bytes")
-        body = at + head
+        marks = flags & MARKS
         if kind == HOST:
-            op, a, b, error, asked = _HOST.unpack_from(area, body)
-            append(Host(kind, step, op, a, b, error, bool(asked), (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT))
-        elif kind not in _ATTACHED:  # decode_points() and decode_lists() read those
+            op, a, b, error, asked = _HOST.unpack_from(area, at + head)
+            append(Host(kind, step, op, a, b, error, bool(asked), marks >> protocol.FLAGS_VCPU_SHIFT))
+        elif kind == POINTS:
+            points.append(Points(_event_before(events, at, "debug registers"), _POINTS.unpack_from(area, at + head)))
+        elif kind == LISTS:
+            lists.append(Lists(_event_before(events, at, "interrupt lists"), _LISTS.unpack_from(area, at + head)))
+        else:
             context = area[at + protocol.SWITCH_SIZE : at + size]
             if context != last:
                 last, values = context, values_of(context)
-            append(Switch._make((kind, step, *_SWITCH.unpack_from(area, body), flags & MARKS, values)))
+            if kind == USER and layout.vectors:
+                vcpu, data = marks >> protocol.FLAGS_VCPU_SHIFT, context[layout.vectors : layout.vectors + VECTORS_SIZE]
+                if stored.get(vcpu) != data:
+                    stored[vcpu] = data
+                    vectors.append(Vectors(len(events), vcpu, data))
+            append(Switch._make((kind, step, *words(area, at + head), marks, values)))
         at += size
-    return tuple(events)
+    return Records(tuple(events), tuple(vectors), tuple(points), tuple(lists))
 
 
-def decode_vectors(area: bytes | memoryview, layout: ContextLayout) -> tuple[Vectors, ...]:
-    """Return the FP and SIMD registers in a trace area that :func:`decode` has accepted."""
-    found: list[Vectors] = []
-    last: dict[int, bytes] = {}
-    header = protocol.RECORD_HEADER.unpack_from
-    start = protocol.SWITCH_SIZE + layout.vectors
-    at = index = 0
-    while at < len(area) and layout.vectors:
-        kind, size, _, flags = header(area, at)
-        if kind == USER:
-            context = (flags & MARKS) >> protocol.FLAGS_VCPU_SHIFT
-            data = bytes(area[at + start : at + start + VECTORS_SIZE])
-            if last.get(context) != data:
-                last[context] = data
-                found.append(Vectors(index, context, data))
-        at += size
-        index += kind not in _ATTACHED
-    return tuple(found)
-
-
-def decode_points(area: bytes | memoryview) -> tuple[Points, ...]:
-    """Return the debug registers in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
-    return tuple(Points(*found) for found in _decode_attached(area, POINTS, "debug registers"))
-
-
-def decode_lists(area: bytes | memoryview) -> tuple[Lists, ...]:
-    """Return the interrupt lists in a trace area that :func:`decode` has accepted.  AgentProtocolError: of no event."""
-    return tuple(Lists(*found) for found in _decode_attached(area, LISTS, "interrupt lists"))
-
-
-def _decode_attached(area: bytes | memoryview, wanted: int, what: str) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield the records of one kind of :data:`_ATTACHED`, each with the index of its event."""
-    at, index = 0, -1
-    while at < len(area):
-        kind, size, _, _ = protocol.RECORD_HEADER.unpack_from(area, at)
-        if kind == wanted:
-            if index < 0:
-                raise AgentProtocolError(f"{what} in front of all records")
-            yield index, _ATTACHED[wanted].unpack_from(area, at + protocol.RECORD_HEADER.size)
-        at += size
-        index += kind not in _ATTACHED
+def _event_before(events: Sequence[Event], at: int, what: str) -> int:
+    """Return the index of the event that a record extends."""
+    if not events:
+        raise AgentProtocolError(f"record at {at:#x}: {what} in front of all events")
+    return len(events) - 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cut a trace into *rounds*, the turns of the host, and into the runs of the guests between them.
+"""Cut a trace into *rounds*, what the host does from an exit to the next entry, and *runs* of the guests between them.
 
 A round is what the host does between two runs of a vCPU, ``E .. N``; the first has no E.
 """
@@ -45,7 +45,7 @@ class KvmAction(NamedTuple):
 
 @dataclass(slots=True)  # one per exit: a frozen one takes five times as long to make
 class Round:
-    """One turn of the host: the exit (None before the first entry), what happened, the entry.
+    """What the host did with one vCPU: the exit (None before the first entry), what happened, the next entry.
 
     ``first`` is the index of the exit, or of the entry, among the events of the trace; ``world`` is the environment of
     the vCPU; ``other_vcpu_ran``: another vCPU ran in between.  The other fields are derived once: ``exit_class`` (FIRST
@@ -109,7 +109,7 @@ def _wide(exit_: Switch | None) -> bool:
 
 
 def was_aarch32(round_: Round) -> bool:
-    """Whether the vCPU was in AArch32 state at some time in the turn, at its exit or since userspace put it there.
+    """Whether the vCPU was in AArch32 state at some time in the round, at its exit or since userspace put it there.
 
     That state sees 32 bits of its registers, those above may be dropped (Arm ARM D1.20.2; set_core_reg in
     arch/arm64/kvm/guest.c).
@@ -228,7 +228,7 @@ def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, ca
         return True
     return (
         after[exceptions.ELR] in came_from
-        and not {exceptions.ELR, exceptions.SPSR} & ours.keys()
+        and {exceptions.ELR, exceptions.SPSR}.isdisjoint(ours)
         and (after[exceptions.ELR], after[exceptions.SPSR]) != (before[exceptions.ELR], before[exceptions.SPSR])
     )
 
@@ -321,7 +321,7 @@ class _RoundBuilder:
 
 
 def cut_rounds(events: Iterable[Event], slots: SlotTimeline) -> Iterator[Round]:
-    """Cut a trace into the turns of the host, each of one vCPU, in the order in which they end.
+    """Cut a trace into rounds, each of one vCPU, in the order in which they end.
 
     ``events`` hold the guest's own registers (:func:`harness.trace.debug_state.undo_debug_state`).
     """

@@ -47,6 +47,7 @@ class MachineConfig:
     `qemu`, if set, is a version of QEMU, or a prefix of one, instead of the installed QEMU.  `linux` is the series that
     `kernel_package` must have (empty: any).  `kernel_tree`, if set, is a kernel build directory instead of both.
     `like` is the project's target whose kept findings apply (empty: its own), the part of its name before the ``@``.
+    `fast_qemu`: its campaigns run on the fast QEMU (:mod:`harness.vm.fast_qemu`), if there is one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class MachineConfig:
     linux: str = ""
     kernel_tree: Path | None = None
     like: str = ""
+    fast_qemu: bool = False
 
     @property
     def machine_argument(self) -> str:
@@ -93,6 +95,12 @@ def _mebibytes(least: int, most: int) -> Parse:
         return value
 
     return parse
+
+
+def _truth(value: object) -> object:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def _words(pattern: str) -> Parse:
@@ -137,6 +145,7 @@ KEYS: tuple[Key, ...] = (
     Key("kernel_version", 'a kernel of the archive such as "6.12.117" or "7.3.*"', _text(KERNEL_VERSION.pattern), True),
     Key("kernel_tree", "the path of a kernel build directory", _text(r"[^\x00-\x1f\x7f]{1,4096}"), True),
     Key("like", "one of the project's targets", _text(r"[a-z0-9][a-z0-9.-]*"), True),
+    Key("fast_qemu", "true or false", _truth, True),
 )
 
 

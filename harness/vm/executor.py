@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run scenarios on a live machine: compile them to the agent's operations, start them, collect the trace."""
+"""Run scenarios on a live machine: compile them to the agent's operations, start them, collect the trace.
+
+The agent is the userspace program in the machine that calls KVM_RUN; the recording module in its kernel is called
+*probe*.  Operations, control words and trace are in the mailbox, memory that QEMU shares with both
+(:mod:`harness.protocol`).
+"""
 
 from __future__ import annotations
 
@@ -16,27 +21,28 @@ from harness.scenario.code_layout import codes_of, ends, placed
 from harness.scenario.requirements import context_named, first_context, needs_debug_registers, uses_gic
 from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Actor
-from harness.trace import decode
 from harness.trace import events as trace
-from harness.trace.decode import ContextLayout
+from harness.trace.decode import ContextLayout, decode
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm, find_alarms, has_hint
 from harness.vm.fetch_storm import FetchStormWatch
 from harness.vm.plugins.hyp_copy import HypMap
 from harness.vm.qemu import Qemu
 
-Op = tuple[int, int, int, int]  # operation, step, a, b: one protocol.OP_FORMAT
+Op = tuple[int, int, int, int]  # operation, step of the scenario, its arguments a and b: one protocol.OP_FORMAT
 IRQ_BUDGET = 5
-"""Number of host interrupts that a guest may take without progress; with one more it is a runaway.
+"""Number of exits by host interrupts that a guest may have without progress; with one more the probe stops it (status
+``runaway``).  Progress is a trap at a higher address than any before.
 
 The host's timer interrupts it at each tick.  On a busy machine two ticks can arrive during one exit: with a limit of 2,
 9 of 1 569 scenarios were stopped wrongly.
 """
 ROUND_BUDGET = 128
-"""Number of exits that a guest may take without progress; 64 were too few for a guest that branched back and executed
-the same instructions again."""
+"""Number of exits that a guest may have without progress, before the probe stops it.
+
+64 were too few for a guest that branched back and executed the same instructions again."""
 NO_STEP = 0xFFFF_FFFF
-"""The step number of records before the first step."""
+"""The step number of operations and records that belong to no step: the start of the vCPUs, and the last runs."""
 
 _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
     protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
@@ -44,8 +50,7 @@ _BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
 CHECK_SECONDS = 0.1
 """Seconds between two checks that QEMU is alive, during a long wait."""
 SETTLE_SECONDS, SETTLE_PATIENCE = 0.03, 1.0
-"""A console with an alarm is read after it did not grow for the first number of seconds, at the latest after the
-second."""
+"""Seconds without new output after which an alarm on the console is complete; maximum wait for that, in seconds."""
 LEAVES = frozenset({"br", "eret"})
 """Steps that branch out of the code without a trap of their own: the agent must know the step."""
 
@@ -55,7 +60,10 @@ def _host_op(step: Step, index: int) -> Op:
 
 
 def _forged(scenario: Scenario, index: int) -> Iterator[Op]:
-    """Yield the operations that forge the exit of a guest step; they must precede its run."""
+    """Yield the operations that forge the exit of a guest step; they must precede its run.
+
+    To forge: the probe overwrites ESR_EL2 or another field after the exit, before KVM's handler reads it.
+    """
     for i in range(index + 1, len(scenario.steps)):
         step = scenario.steps[i]
         if KINDS[step.kind].side is Actor.GUEST:
@@ -69,7 +77,7 @@ def _is_gpr(name: str) -> bool:
 
 
 def _register_writes_after(steps: Sequence[Step], index: int) -> int:
-    """Return the number of host steps after a guest step if all of them write x0 to x30; else 0."""
+    """Return the number of host steps between a guest step and the next one if all write x0 to x30; else 0."""
     end = index + 1
     while end < len(steps) and steps[end].kind == "set" and _is_gpr(str(steps[end].args[0])):
         end += 1
@@ -78,6 +86,12 @@ def _register_writes_after(steps: Sequence[Step], index: int) -> int:
 
 
 def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[Op]:
+    """Yield the operations of a scenario: set up memory and registers, then each step, then the last runs.
+
+    A guest step is a run (``_RUN``) that ends when its instruction has trapped.  Its run waits in ``pending`` for the
+    next host step, so that consecutive guest steps are one run.  ``done``: the index of the first step that has no
+    operation yet; ``shaped``: the machines whose memory slots are set up.
+    """
     first = first_context(scenario)
     yield _BEGIN, NO_STEP, int(fresh_vm), first
     shaped = {CONTEXTS[first].machine}
@@ -102,7 +116,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
                 yield pending
                 pending = None
             elif by_probe and (writes := _register_writes_after(scenario.steps, index)):
-                done, pending = index + 1 + writes, None  # a run of the next guest step follows, or the last
+                # The probe does these writes at the exit; the run is that of the next guest step, or the last one.
+                done, pending = index + 1 + writes, None
                 yield _LATER, index, addresses[index], writes
                 yield from (_host_op(scenario.steps[i], i) for i in range(index + 1, done))
             continue
@@ -121,7 +136,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             yield _host_op(step, index)
     if pending is not None:
         yield pending
-    # One more run of each vCPU, to the trap after its last instruction: pending work takes effect and is recorded.
+    # One more run of each vCPU, to the trap after its last instruction: KVM applies what is pending (an advance of PC,
+    # an exception, data of an MMIO read) at this entry, which is recorded.
     last = ends(scenario)
     for other in (context, *(c for c in last if c != context)):
         if other != context:
@@ -132,7 +148,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
 def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = False) -> tuple[int, bytes]:
     """Return the number of operations of a scenario, and their bytes.  ValueError: more than the mailbox holds.
 
-    ``by_probe``: the recording module does the writes of x0 to x30 where the host does nothing else.
+    ``by_probe``: where all host steps of an exit write x0 to x30, the recording module does them, without a return to
+    userspace.
     """
     operations = list(_operations(scenario, fresh_vm, by_probe))
     data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
@@ -142,7 +159,12 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = Fal
 
 
 class Executor:
-    """Run scenarios on one machine, one at a time; a plugin of the machine fills ``hyp``."""
+    """Run scenarios on one machine, one at a time.
+
+    ``layout`` is that of ``struct kvm_cpu_context`` in this kernel; ``timeout`` is in seconds, of one scenario;
+    ``by_probe`` as of :func:`compile_scenario`; ``hyp``: the records of a QEMU plugin that copies pKVM's own copies of
+    the vCPUs at EL2, None: there is no such plugin.
+    """
 
     def __init__(
         self,
@@ -161,7 +183,9 @@ class Executor:
         self._qemu = qemu
         self._layout = layout
         self._timeout = timeout
-        self._seen = self._read = qemu.console_size()  # the kernel has booted before the first scenario
+        # Sizes of the console: at the last look for alarms, and up to the last whole line that was searched.  The
+        # kernel has booted already: its lines so far are of no scenario.
+        self._seen = self._read = qemu.console_size()
         size = self._word("context_size")
         if size != layout.size:
             raise AgentProtocolError(f"the probe's context has {size} bytes, the layout {layout.size}")
@@ -178,7 +202,7 @@ class Executor:
 
     @property
     def exits(self) -> int:
-        """World switches out of a guest since the machine booted, recorded or not."""
+        """Number of exits of all guests since the machine booted, recorded or not."""
         return self._word("exits")
 
     @property
@@ -211,11 +235,10 @@ class Executor:
     def decode(self, area: bytes) -> Trace:
         """Decode ``area``, the records of the last request.  AgentProtocolError: they violate the protocol."""
         status = trace.status_name(self._word("status"))
-        events, vectors = decode.decode(area, self._layout), decode.decode_vectors(area, self._layout)
+        events, vectors, points, lists = decode(area, self._layout)
         dropped = self._word("dropped")
         hyp = () if self._hyp is None else self._hyp.copies_of(events, self._layout, complete=not dropped)
-        copies_of = decode.decode_points(area), decode.decode_lists(area)
-        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, *copies_of)
+        return Trace(events, status, dropped, bool(self._word("vhe")), vectors, hyp, points, lists)
 
     def run_bare(self, scenario: Scenario, *, fresh_vm: bool, record: bool) -> None:
         """Run a scenario, recorded or not, without decoding a trace.  VmLost: as :meth:`run`."""

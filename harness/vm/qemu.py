@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import mmap
 import os
@@ -100,6 +101,7 @@ class Qemu:
 
     def _start(self) -> None:
         self._console = os.memfd_create("shadowfuzz-console")
+        fcntl.fcntl(self._console, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)  # see command_line
         try:
             ram, mailbox = self._open_memory()
             state = None if self.template is None else os.open(self.template.state, os.O_RDONLY | os.O_CLOEXEC)

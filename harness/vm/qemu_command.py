@@ -98,7 +98,8 @@ def command_line(machine: Machine, files: Files, plugins: Sequence[Plugin[Map]] 
     )
     clone = files.state is not None
     # Both write to the same file; with stdio the machine also receives input (harness/vm/fetch_storm.py).
-    to_file = f"file,id=console,path=/proc/self/fd/{files.console}"
+    # append: QEMU's own messages go to the same file through another descriptor; since 9.1 each clone prints one.
+    to_file = f"file,id=console,path=/proc/self/fd/{files.console},append=on"
     console = "stdio,id=console,signal=off" if machine.deterministic else to_file
     return [
         # QEMU is killed when the thread that started it ends, for any reason.

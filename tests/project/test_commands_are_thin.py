@@ -20,11 +20,15 @@ BELOW = sorted(name for name in MODULES if not name.startswith(CLI))
 MAX_LINES = 180
 MAX_PARAMETERS = 7
 PRINTS = {
+    "fuzz.bench.checked_campaign": "a process of its own, whose output is its answers",
     "fuzz.campaign.worker_process": "a process of its own, whose output is its log",
     "harness.vm.kernels.selftest_tree": "a process of its own for tools/kvm-selftests.sh, whose output is a path",
 }
 """Modules other than commands that print, and why."""
-BOOTS = {"fuzz.targets.prepared_side": "the facility that all others use"}
+BOOTS = {
+    "fuzz.targets.prepared_side": "the facility that all others use",
+    "fuzz.targets.fast_qemu": "one target on two programs, one of which is not to be used yet",
+}
 """Modules of ``fuzz`` that boot machines, and why."""
 
 

@@ -27,7 +27,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("harness.report",),
     ("harness.handover",),
     ("fuzz",),
-    ("fuzz.generate",),
+    ("fuzz.compiled", "fuzz.generate"),
     ("fuzz.store",),
     ("fuzz.targets",),
     ("fuzz.campaign",),

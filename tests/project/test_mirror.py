@@ -105,6 +105,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("harness.trace.psci", "unit/harness/relations/test_host.py"),
     ),
     "one subject of several modules, tested as one": (
+        Row("fuzz.bench.comparison_tables", "unit/fuzz/bench/test_compare.py"),
         Row("fuzz.campaign.lemma_run", "unit/fuzz/cli/test_lemma.py"),
         Row("fuzz.corpus.exercise_counts", "unit/harness/report/test_step_coverage.py"),
         Row("fuzz.corpus.recordings", "unit/fuzz/corpus/test_recorded_seeds.py"),
@@ -197,9 +198,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.against", "project/test_malformed.py", ("against", MAIN)),
     ),
     "it needs a machine, and one that is faked would be all there is to it": (
+        Row("fuzz.bench.checked_campaign", "unit/fuzz/bench/test_benchmark.py"),
         Row("fuzz.bench.machines", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.bench.stages", LIVE_BENCH, ("bench", MAIN, "fuzz.cli.bench", "fuzz.bench.benchmark")),
         Row("fuzz.cli.bench", LIVE_BENCH, ("bench", MAIN)),
+        Row("fuzz.cli.bench_compare", LIVE_BENCH, ("bench", MAIN)),
         Row("fuzz.cli.bisect", "vm/test_kernels_live.py", ("bisect", MAIN)),
         Row("fuzz.cli.ci", "vm/test_tree_live.py", ("ci", MAIN)),
         Row("fuzz.cli.record", "vm/test_record_live.py", ("record", MAIN)),

@@ -74,12 +74,14 @@ ROOMS: tuple[str, ...] = (
     "harness/guest",
     "harness/handover",
     "harness/model",
+    "harness/lemma",
     "harness/relations",
     "harness/report",
     "harness/scenario",
     "harness/trace",
     "harness/vm",
     "tests/unit/fuzz",
+    "tests/unit/harness/lemma",
 )
 """Rooms whose docstrings, comments and strings are scanned; add a row for each further one."""
 
@@ -88,7 +90,11 @@ FILES: tuple[str, ...] = (
     "tests/project/*.py",
     "tests/support/*.py",
     "tests/unit/harness/*.py",
-    *(f"tests/unit/harness/{room}/**/*.py" for room in ("handover", "model", "report", "scenario", "vm")),
+    *(
+        f"tests/unit/harness/{room}/**/*.py"
+        for room in ("arch", "coverage", "findings", "gic", "guest", "handover", "model", "relations", "report")
+    ),
+    *(f"tests/unit/harness/{room}/**/*.py" for room in ("scenario", "trace", "vm")),
     "tests/vm/*.py",
     "tools/*.py",
 )

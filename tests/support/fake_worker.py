@@ -129,11 +129,16 @@ class FakeWorker:
 
 
 def make_worker(
-    root: Path, *answers: Answer, again: tuple[Answer, ...] = (), early: tuple[Alarm, ...] = ()
+    root: Path,
+    *answers: Answer,
+    again: tuple[Answer, ...] = (),
+    early: tuple[Alarm, ...] = (),
+    own_qemu: FakeExecutor | None = None,
 ) -> FakeWorker:
     """Return a started worker; ``again`` are the answers of machines that are booted to reproduce a loss.
 
-    ``early`` are the alarms of the kernel while it boots.
+    ``early`` are the alarms of the kernel while it boots.  ``own_qemu`` is the machine on Debian's own QEMU, if the
+    worker's is on the fast one.
     """
     root.mkdir(exist_ok=True)
     database = Database(default_url(root))
@@ -149,6 +154,7 @@ def make_worker(
         dumps=Dumps(root / DUMPS),
         now=lambda: "2026-01-01T00:00:00+00:00",
         ticks=lambda: next(ticks),
+        own_qemu=None if own_qemu is None else TargetSet([own_qemu]),
     )
     worker = Worker(context)
     worker.begin()

@@ -10,6 +10,7 @@ import pytest
 
 from fuzz.cli.main import main
 from harness.vm.config import CONFIG_DIR, DEFAULT_TARGET
+from tests.support.paths import ROOT
 
 
 def test_a_short_benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -27,3 +28,15 @@ def test_a_short_benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     exits = [point["exits"] for point in result["by_length"]]
     assert exits == sorted(exits)
     assert "<svg" in plot.read_text()
+
+
+def test_a_short_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plot = tmp_path / "bench.svg"
+    argv = ["bench", "compare", "pure", str(ROOT), "--rounds", "1", "--scenarios", "3", "--seed", "3", "--json"]
+    assert main([*argv, "--plot", str(plot)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    one, other, again = result["variants"]
+    assert (one["name"], other["name"], again["name"]) == ("pure", str(ROOT), "pure again")
+    assert min(each["exits"] for each in result["variants"]) > 0
+    assert all(each["our_us"] > 0 and each["budget_us"]["decode"] > 0 for each in result["variants"])
+    assert result["control"] > 0 and "<svg" in plot.read_text()

@@ -43,9 +43,14 @@ Results = Mapping[str, CheckResult]
 EVERYTHING = {**SEEDS, **REGRESSIONS}
 FINDINGS = load_regressions(CORPUS / "regressions" / "expected.toml")
 
+OF_THE_EMULATOR = frozenset({"fetch_misaligned"})
+"""The architecture has a PC alignment fault in the guest, so that KVM sees nothing (Arm ARM AArch64.CheckPCAlignment).
+
+QEMU 7.2 and 10.0.2 have an abort at stage 2 instead; 10.0.13 has one or the other, depending on what ran before.
+"""
 # These return random numbers, the time, or (in 6.1, for a CPU interface that the VM does not have) values of another
 # VM.
-NOT_THE_SAME_TWICE = frozenset(
+NOT_THE_SAME_TWICE = OF_THE_EMULATOR | frozenset(
     {"smccc_trng", "smccc_trng_rnd", "smccc_vendor"}
     | {"contract_calls_smccc", "contract_sysregs_timer_read", "contract_sysregs_gic_read"}
 )
@@ -128,7 +133,8 @@ def test_regressions_show_their_findings_and_nothing_else(corpus: Mapping[str, R
             assert all(errata & {*causes(cause)} and not is_new(cause) for cause in determined), (name, text)
         for row in rows:
             everywhere = _shown(checked, interrupted=True)
-            assert any(row.matching(text) for text in everywhere), f"{name} does not show {row.id}"
+            shows = any(row.matching(text) for text in everywhere)
+            assert shows or name in OF_THE_EMULATOR, f"{name} does not show {row.id}"
         ends = {row.ends for row in rows} or {"ok"}
         assert checked.status in ends and checked.dropped == 0, name
 

@@ -199,7 +199,9 @@ WRITTEN[:0] = [
 def test_a_stopped_machine_does_not_answer_and_then_resumes(qemu: Qemu, layout: ContextLayout) -> None:
     qemu.stop()
     try:
-        assert qemu.execute("query-status") == {"status": "paused", "singlestep": False, "running": False}
+        status = qemu.execute("query-status")
+        assert isinstance(status, dict)
+        assert (status["status"], status["running"]) == ("paused", False)  # QEMU before 9.0 has a third member
         with pytest.raises(VmLost, match=r"no answer to a scenario within 0\.3 s"):
             Executor(qemu, layout, timeout=0.3).run(SCENARIO)
     finally:

@@ -105,13 +105,18 @@ def _deb(directory: Path, package: Package) -> Path:
 
 
 def open_archive(
-    state: Path, progress: Progress = quiet, etc: Path = Path("/etc"), *, offer: Offer = security_sources
+    state: Path,
+    progress: Progress = quiet,
+    etc: Path = Path("/etc"),
+    *,
+    offer: Offer = security_sources,
+    kind: str = "deb",
 ) -> Archive:
     """Write the private apt state below `state`, fetch the package lists, and return the archive.
 
-    `etc` is the machine's ``/etc``; `offer` returns further suites for the machine's sources and release.  A list that
-    cannot be fetched is not an error here: an older one may suffice.  The caller holds a lock, because apt refuses
-    concurrent use of one state.
+    `etc` is the machine's ``/etc``; `offer` returns further suites for the machine's sources and release; `kind` is
+    ``deb`` or ``deb-src``.  A list that cannot be fetched is not an error here: an older one may suffice.  The caller
+    holds a lock, because apt refuses concurrent use of one state.
     """
     for command, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("gpgv", "gpgv")):
         require_tool(command, package)
@@ -127,7 +132,7 @@ def open_archive(
     places = {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in offer(configured, codename)}
     # The machine's own entries take precedence: apt refuses a file that names a source twice with different options.
     places |= {(source.uri.rstrip("/"), source.suite.rstrip("/")): source for source in configured}
-    (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza() for source in places.values()))
+    (state / "sources.d" / "debian.sources").write_text("\n".join(source.stanza(kind) for source in places.values()))
     env = {"APT_CONFIG": str(state / "apt.conf")}
     _, output = run_tool(
         ["apt-get", "update"],

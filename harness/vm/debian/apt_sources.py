@@ -22,10 +22,10 @@ class Source:
     components: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
 
-    def stanza(self) -> str:
+    def stanza(self, kind: str = "deb") -> str:
         """Return the source as a deb822 stanza, without architectures: the private apt configuration sets them."""
-        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in self.options)]) + "\n"
+        place = [f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
+        return "\n".join([f"Types: {kind}", *place, *(f"{name}: {value}" for name, value in self.options)]) + "\n"
 
 
 KEPT_OPTIONS: Mapping[str, str] = {

@@ -6,13 +6,18 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.dwarf.compileunit import CompileUnit
 from elftools.dwarf.die import DIE
+from elftools.dwarf.dwarfinfo import DWARFInfo
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from harness.arch import registers
 from harness.arch.registers import Group
@@ -141,51 +146,133 @@ def read_lines(vmlinux: Path, image: Path, ranges: Sequence[tuple[int, int]]) ->
     Ranges and rows are offsets from the first byte of the image.  InputError: the vmlinux has no debug information, or
     is of another kernel.
     """
+    with _kernel(vmlinux) as elf:
+        base = _base(elf, vmlinux)
+        if not _same_code(elf, base, image, ranges[0]):
+            raise InputError(str(vmlinux), None, f"is of another kernel than {image}")
+        return tuple(_lines_in(elf, base, ranges))
+
+
+def read_function_line(vmlinux: Path, image: Path, function: str) -> tuple[str, int] | None:
+    """Return the file and line where a kernel's function begins; None: debug information does not have the function.
+
+    ``vmlinux`` may be without code, as what ``objcopy --only-keep-debug`` makes.  InputError: as :func:`read_lines`.
+    """
+    with _kernel(vmlinux) as elf:
+        base = _base(elf, vmlinux)
+        table = elf.get_section_by_name(".symtab")
+        found = (table.get_symbol_by_name(function) if isinstance(table, SymbolTableSection) else None) or ()
+        code = [symbol for symbol in found if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_size"]]
+        if not code:
+            return None
+        begin = code[0]["st_value"] - base
+        part = (begin, begin + code[0]["st_size"])
+        if not _same_code(elf, base, image, part):
+            raise InputError(str(vmlinux), None, f"is of another kernel than {image}")
+        dwarf = elf.get_dwarf_info()
+        places = (_declared_at(dwarf, unit, function) for unit in _units(dwarf, base, (part,)))
+        return next((place for place in places if place is not None), None)
+
+
+def _declared_at(dwarf: DWARFInfo, unit: CompileUnit, function: str) -> tuple[str, int] | None:
+    """Return the file and line that have a function's name: its first instruction may be a macro's of another file."""
+    program = dwarf.line_program_for_CU(unit)
+    if program is None:
+        return None
+    for die in unit.get_top_DIE().iter_children():
+        if die.tag == "DW_TAG_subprogram" and _name(die) == function and "DW_AT_decl_line" in die.attributes:
+            file, line = (int(die.attributes[f"DW_AT_decl_{part}"].value) for part in ("file", "line"))
+            return _file_name(program.header, file), line
+    return None
+
+
+_DAMAGED = (
+    *(OSError, ELFError, DWARFError, ValueError, LookupError, TypeError),
+    *(AttributeError, AssertionError, ArithmeticError, MemoryError, RecursionError),
+)
+"""What pyelftools raises of a damaged file; it does not say."""
+
+
+@contextmanager
+def _kernel(vmlinux: Path) -> Iterator[ELFFile]:
+    """Open a kernel; what is no ELF file, or a damaged one, is an InputError."""
     try:
         with open_input(vmlinux, seekable=True) as stream:
-            elf = ELFFile(stream)
-            head = elf.get_section_by_name(".head.text")
-            if head is None or not elf.has_dwarf_info():
-                raise InputError(str(vmlinux), None, "expected a kernel with debug information, a vmlinux")
-            base = head["sh_addr"]
-            if not _same_code(elf, base, image, ranges[0]):
-                raise InputError(str(vmlinux), None, f"is of another kernel than {image}")
-            return tuple(_lines_in(elf, base, ranges))
-    except (OSError, ELFError) as error:
-        raise InputError(str(vmlinux), None, f"cannot be read: {error}") from error
+            yield ELFFile(stream)
+    except _DAMAGED as error:
+        raise InputError(str(vmlinux), None, f"cannot be read: {error or type(error).__name__}") from error
+
+
+def _base(elf: ELFFile, vmlinux: Path) -> int:
+    """Return the address of the image's first byte.  InputError: it is no kernel with debug information."""
+    head = elf.get_section_by_name(".head.text")
+    if head is None or not elf.has_dwarf_info():
+        raise InputError(str(vmlinux), None, "expected a kernel with debug information, a vmlinux")
+    return int(head["sh_addr"])
 
 
 def _same_code(elf: ELFFile, base: int, image: Path, part: tuple[int, int]) -> bool:
-    """Whether a part of an image (which objcopy makes of a vmlinux) has the same bytes in both."""
+    """Whether a part of an image (which objcopy makes of a vmlinux) has the same bytes in both.
+
+    A file with debug information only has no code: its build id is compared.
+    """
     begin, end = part
     for section in elf.iter_sections():
         at = begin + base - section["sh_addr"]
-        if at >= 0 and at + end - begin <= section["sh_size"] and section["sh_type"] == "SHT_PROGBITS":
+        if at >= 0 and at + end - begin <= section["sh_size"] and section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+            if section["sh_type"] == "SHT_NOBITS":
+                identity = _build_id(elf)
+                return bool(identity) and identity in image.read_bytes()
             with image.open("rb") as stream:
                 stream.seek(begin)
                 return bool(stream.read(end - begin) == section.data()[at : at + end - begin])
     return False
 
 
+def _build_id(elf: ELFFile) -> bytes:
+    """Return what the linker named a kernel by, empty if it did not (ld(1), --build-id)."""
+    for section in elf.iter_sections():
+        if isinstance(section, NoteSection):
+            for note in section.iter_notes():
+                if note["n_type"] == "NT_GNU_BUILD_ID":
+                    return bytes.fromhex(note["n_desc"])
+    return b""
+
+
 def _lines_in(elf: ELFFile, base: int, ranges: Sequence[tuple[int, int]]) -> Iterator[LineRow]:
     dwarf = elf.get_dwarf_info()
+    for unit in _units(dwarf, base, ranges):
+        yield from _lines_of(dwarf, unit, base, ranges)
+
+
+def _lines_of(dwarf: DWARFInfo, unit: CompileUnit, base: int, ranges: Sequence[tuple[int, int]]) -> Iterator[LineRow]:
+    program = dwarf.line_program_for_CU(unit)
+    if program is None:
+        return
+    before = None
+    for state in (entry.state for entry in program.get_entries() if entry.state is not None):
+        if before is not None and before.address < state.address:
+            begin, end = before.address - base, state.address - base
+            if any(low <= begin < high for low, high in ranges):
+                yield LineRow(begin, end, _file_name(program.header, before.file), before.line)
+        before = None if state.end_sequence else state
+
+
+def _units(dwarf: DWARFInfo, base: int, ranges: Sequence[tuple[int, int]]) -> Iterator[CompileUnit]:
+    """Yield the compilation units that have code in ranges; where no table says so (clang's), all units of KVM's."""
     where = dwarf.get_aranges()
+    if where is None:
+        yield from (unit for unit in dwarf.iter_CUs() if _KVM_UNIT.search(_name(unit.get_top_DIE())))
+        return
     units: set[int] = set()
-    for entry in () if where is None else where.entries:
+    for entry in where.entries:
         first, last = entry.begin_addr - base, entry.begin_addr + entry.length - base
         if any(first < end and last > begin for begin, end in ranges):
             units.add(entry.info_offset)
-    for unit in sorted(units):
-        program = dwarf.line_program_for_CU(dwarf.get_CU_at(unit))
-        if program is None:
-            continue
-        before = None
-        for state in (entry.state for entry in program.get_entries() if entry.state is not None):
-            if before is not None and before.address < state.address:
-                begin, end = before.address - base, state.address - base
-                if any(low <= begin < high for low, high in ranges):
-                    yield LineRow(begin, end, _file_name(program.header, before.file), before.line)
-            before = None if state.end_sequence else state
+    yield from map(dwarf.get_CU_at, sorted(units))
+
+
+_KVM_UNIT = re.compile(r"(^|/)(arch/arm64|virt)/kvm/")
 
 
 def _file_name(header: Any, number: int) -> str:

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * A sign-extending MMIO load (LDRSB, LDRSH, LDRSW) writes zero-extended data
  * to its register.

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-from fuzz.bench.benchmark import _Campaign, _sample
+from fuzz.bench.benchmark import _sample
+from fuzz.bench.checked_campaign import CheckedCampaign
 from harness.scenario.scenario import Scenario, parse
 from harness.vm.alarms import Alarm
 
@@ -46,7 +47,7 @@ class CountingCampaign:
 
 def test_alarms_of_an_unchecked_phase_do_not_affect_the_next() -> None:
     campaign = CountingCampaign()
-    raw = _sample("raw", 1, cast(_Campaign, cast(Any, campaign)), 0.01)
+    raw = _sample("raw", 1, cast(CheckedCampaign, cast(Any, campaign)), 0.01)
     assert raw.exits > 0 and campaign.executor.waiting, "or it shows nothing"
-    checked = _sample("checked", 1, cast(_Campaign, cast(Any, campaign)), 0.01)
+    checked = _sample("checked", 1, cast(CheckedCampaign, cast(Any, campaign)), 0.01)
     assert checked.exits > 0 and campaign.seen == []

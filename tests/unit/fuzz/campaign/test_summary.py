@@ -53,6 +53,10 @@ def test_summary_shows_all_counts(tmp_path: Path) -> None:
     sampled = all_counts(replace(result, run_again=250, unstable=2))
     assert "unstable           0.8% (2 of 250 scenarios that were run again)\n" in sampled
     assert table["kvm_off"] == "" and "coverage of KVM" not in shown  # only the model was requested
+    assert "fast QEMU" not in shown + screen(result)
+    fast = replace(result, confirmed_on="7.2.22")
+    words = "fast QEMU, problems confirmed on Debian's own 7.2.22"
+    assert f"\n{words}\n" in all_counts(fast) and words in " ".join(screen(fast).split())
     blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     shares = {"host": 0.75, "switch": 1.0}
@@ -126,10 +130,24 @@ def test_everything_important_fits_on_one_screen(tmp_path: Path) -> None:
         unchecked={"a reason " * 20: 5, "another": 4},
         kvm_edges=5543,
     )
-    for each in (plain, full):
+    night = replace(
+        full,
+        **dict.fromkeys(("scenarios", "invalid_inputs", "run_again"), 2_316_100),
+        **dict.fromkeys(("coverage", "kvm_edges", "corpus"), 56_420),
+        **dict.fromkeys(("exits", "checked_exits", "divergences_known"), 385_663_000),
+        **dict.fromkeys(("unstable", "lost_vms"), 1234),
+        statuses={"runaway": 107_000},
+        known_by_entry={str(number): 1 for number in range(30)},
+        flaky_by_cluster={str(number): 1 for number in range(300)},
+        checked_exits_per_s=12_345.0,
+        growth=0.0,
+        growth_seconds=3600.0,
+    )
+    for each in (plain, full, night):
         lines = screen(each).splitlines()
         assert len(lines) <= 30
-        assert all(len(line) <= 100 for line in lines if "shadowfuzz " not in line and str(tmp_path) not in line)
+        wide = [line for line in lines if len(line) > 100 and "shadowfuzz " not in line and str(tmp_path) not in line]
+        assert wide == []
     for known in (10**room for room in range(0, 60, 3)):  # less and less room is left on the line
         assert screen(replace(full, divergences_known=known))
     shown = screen(full)

@@ -11,18 +11,29 @@ from pathlib import Path
 import pytest
 
 from fuzz.campaign.counters_file import read_stats
-from fuzz.campaign.worker import MAX_INTERNAL, SAMPLED, GiveUp
+from fuzz.campaign.worker import MAX_INTERNAL, SAMPLED, SPREAD, GiveUp
 from fuzz.store.database import StoreError
 from fuzz.store.findings import Store
 from fuzz.targets.runner import MAX_LOSSES
 from harness.errors import AgentProtocolError, Remains, SetupError, VmLost
 from harness.findings.checked import CheckResult
 from harness.protocol import FORGE
+from harness.scenario.scenario import format_scenario
 from harness.trace.events import EXIT
 from harness.vm.alarms import Alarm
 from harness.vm.crash import Reproduction, from_text
 from tests.support import fake_worker
-from tests.support.fake_worker import DIVERGENCE, OTHER, TEXT, Answer, FakeExecutor, checked, make_worker, switch
+from tests.support.fake_worker import (
+    DIVERGENCE,
+    OTHER,
+    SCENARIO,
+    TEXT,
+    Answer,
+    FakeExecutor,
+    checked,
+    make_worker,
+    switch,
+)
 
 
 def test_fake_clean_scenario_is_counted(tmp_path: Path) -> None:
@@ -55,6 +66,34 @@ def test_fake_divergence_that_is_reproduced_is_a_finding(tmp_path: Path) -> None
     assert (b.count("unexplained"), b.count("flaky"), b.get("count", "confirmations")) == (3, 0, 1)
 
 
+LONGER = format_scenario(replace(SCENARIO, steps=SCENARIO.steps * 3)).encode()
+
+
+def test_fake_simpler_scenario_of_a_kept_finding_waits_for_its_turn(tmp_path: Path) -> None:
+    shows = checked(DIVERGENCE)
+    b = make_worker(tmp_path, *[shows] * 4, *[checked()] * (SPREAD - 3), shows, *[checked(DIVERGENCE, OTHER)] * 3)
+    b.worker.run_input(LONGER)
+    b.worker.run_input(TEXT)
+    assert b.executor.fresh == [False, False, True, False], "the simpler one is not confirmed at once"
+    (id_,) = b.findings.ids()
+    assert b.findings.entry(id_).scenario == LONGER.decode(), "and what was found is kept already"
+    for _ in range(SPREAD - 2):
+        b.worker.run_input(LONGER)
+    assert b.executor.fresh[-3:] == [False, False, True] and len(b.executor.fresh) == SPREAD + 2 + 3
+    assert b.get("count", "confirmations") == 2
+    assert b.findings.entry(id_).scenario == TEXT.decode()
+    assert len(b.findings.ids()) == 2, "what it shows for the first time is kept, too"
+    assert not b.executor.answers
+
+
+def test_fake_machine_that_a_waiting_scenario_ends_is_its_crash(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 4, *[checked()] * (SPREAD - 2), GONE)
+    for text in (LONGER, TEXT, *[LONGER] * (SPREAD - 2)):
+        b.worker.run_input(text)
+    (id_,) = (id_ for id_ in b.findings.ids() if id_.startswith("crash-"))
+    assert b.findings.entry(id_).scenario == TEXT.decode()
+
+
 @pytest.mark.parametrize(
     "again", [(checked(), checked(DIVERGENCE)), (checked(DIVERGENCE), checked()), (checked(OTHER), checked(OTHER))]
 )
@@ -63,6 +102,32 @@ def test_fake_divergence_that_is_not_reproduced_is_flaky(tmp_path: Path, again: 
     b.worker.run_input(TEXT)
     assert b.findings.ids() == () and len(b.flaky.ids()) == 1
     assert (b.count("unexplained"), b.count("flaky")) == (0, 1)
+
+
+def test_fake_what_the_fast_qemu_shows_is_confirmed_on_the_other_one(tmp_path: Path) -> None:
+    own = FakeExecutor([checked(DIVERGENCE)])
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    assert own.boots == 0, "until there is something to confirm"
+    b.worker.run_input(TEXT)
+    assert (b.executor.fresh, own.fresh) == ([False, False], [True])
+    (id_,) = b.findings.ids()
+    assert b.flaky.ids() == () and "Debian's own" in b.findings.texts(id_)["confirmed_on.txt"]
+    b.worker.close()
+
+
+def test_fake_what_only_the_fast_qemu_shows_is_no_finding(tmp_path: Path) -> None:
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=FakeExecutor([checked()]))
+    b.worker.run_input(TEXT)
+    assert b.findings.ids() == () and len(b.flaky.ids()) == 1
+
+
+def test_fake_loss_of_the_machine_that_confirms_is_a_loss(tmp_path: Path) -> None:
+    own = FakeExecutor([VmLost("fake", "QEMU ended with status -9")])
+    b = make_worker(tmp_path, *[checked(DIVERGENCE)] * 2, own_qemu=own)
+    b.worker.run_input(TEXT)
+    assert [id_.partition("-")[0] for id_ in b.findings.ids()] == ["crash"] and len(b.flaky.ids()) == 1
+    b.worker.run_input(TEXT)
+    assert b.executor.boots == 2
 
 
 def test_fake_cluster_of_an_earlier_campaign_is_known(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ ROW = json.loads(PLAIN.to_json())
 def test_a_job_is_read_unchanged(job: WorkerJob) -> None:
     assert WorkerJob.from_json(job.to_json()) == job
     python, *module, text = shlex.split(job.command)
-    assert (python, module) == (sys.executable, ["-m", "fuzz.campaign.worker_process"])
+    assert (python, module) == (sys.executable, ["-m", "fuzz.campaign.worker_start"])
     assert WorkerJob.from_json(text) == job
 
 
@@ -73,7 +73,7 @@ def test_incarnations_of_workers_have_different_seeds() -> None:
 @pytest.mark.parametrize(("argv", "why"), [([], "0 arguments"), (["{}"], "worker job: "), (["a", "b"], "2 arguments")])
 def test_a_worker_process_rejects_other_text_in_one_line(argv: list[str], why: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz.campaign.worker_process", *argv], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "fuzz.campaign.worker_start", *argv], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and why in done.stderr

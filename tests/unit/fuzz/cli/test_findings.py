@@ -16,7 +16,7 @@ from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import find_finding, kept_rows, stories
 from fuzz.store.runs import History
-from fuzz.triage.findings_text import finding_text, overview
+from fuzz.triage.findings_text import Background, finding_text, overview
 from harness.errors import InputError
 from harness.findings.finding import Finding, Tries
 from harness.report.finding_data import groups
@@ -64,7 +64,34 @@ def test_problems_come_before_errata_and_flaky_ones_are_counted(root: Path, caps
     for words in shown:  # as printed
         assert call(capsys, *words[2:])[0] == 0
     assert "errata that occurred again" in out and "  reset-keeps-banked-registers" in out
+    (mail,) = (line for line in lines if line.endswith("  prints a mail about one of them"))
+    status, text = call(capsys, *mail.partition("  prints")[0].split()[2:])
+    assert status == 0 and text.startswith("To: ")
     assert lines[-1] == "1 flaky: not reproduced when run again (--clusters lists them)"
+
+
+def test_the_runs_that_each_occurred_in(tmp_path: Path, capsys: Capture) -> None:
+    history = History(filled(tmp_path))
+    found = {"findings": [{"id": CRASHED.id}], "errata": [{"id": "reset-keeps-banked-registers"}]}
+    history.end(history.begin("2026-01-04", {"target": "kvm-nvhe"}), found)
+    lines = call(capsys, "--out", str(tmp_path))[1].splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"  {CRASHED.id}"))
+    assert any(line.startswith("      seen once in 1 of 2 runs, from ") for line in lines[at : at + 6])
+    (row,) = (line for line in lines if line.startswith("  reset-keeps-banked-registers"))
+    assert row.split()[2:4] == ["1/2", "2026-01-02"]
+    assert len(row) <= 100
+
+
+def test_problems_are_sorted_as_asked(root: Path, capsys: Capture) -> None:
+    def ids(*argv: str) -> list[str]:
+        shown = call(capsys, "--out", str(root), *argv)[1].splitlines()
+        return [line.split()[3] for line in shown if line.startswith("      shadowfuzz findings show ")]
+
+    plain, last = ids(), ids("--sort", "last")
+    assert sorted(plain) == sorted(last) and plain == ids("--sort", "count")
+    found = {story.id: story.kept.last_seen for story in stories(Database(default_url(root)))}
+    assert [found[id_] for id_ in last] == sorted((found[id_] for id_ in plain), reverse=True)
+    assert call(capsys, "--sort", "size", "--out", str(root))[0] == 2
 
 
 def test_marks_of_a_finding(tmp_path: Path, capsys: Capture) -> None:
@@ -223,13 +250,13 @@ def test_clusters_do_not_depend_on_the_target(root: Path) -> None:
     assert [g.name for g in groups(found)] == [g.name for g in groups(tuple(reversed(found)))]
     with pytest.raises(InputError):
         find_finding(database, "zzz")
-    assert all("\x1b" not in line for story in found for line in finding_text(story, Style(), "out"))
+    assert all("\x1b" not in line for story in found for line in finding_text(story, Style(), "out", Background()))
 
 
 def test_a_finding_shows_the_text_of_its_erratum(root: Path) -> None:
     story = next(s for s in stories(filled(root / "words")) if s.kept.finding.kind == "divergence")
     row = kept_rows()[0]
-    text = "\n".join(finding_text(story, Style(), "out", [row]))
+    text = "\n".join(finding_text(story, Style(), "out", Background((row,))))
     words = " ".join(text.split())
     assert row.summary in words and row.source in words.replace("- ", "-")
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("  why", "  source", "  in KVM")))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.output import json_text, print_table, style_of, with_program_name
+from fuzz.cli.output import json_text, page_with_program_name, print_table, style_of, with_program_name
 from harness.report.terminal import MIN_WIDTH
 
 TEXT = "get it: {0} setup; shadowfuzz: `{0} kernels list`, not /opt/shadowfuzz setup, shadowfuzz it"
@@ -58,6 +58,14 @@ def test_printed_commands_can_be_executed(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path / "b"))
     assert called_as(tmp_path / "b/shadowfuzz", monkeypatch) == text.format("shadowfuzz")
     assert called_as(tmp_path / "pytest", monkeypatch) == text.format("shadowfuzz")
+
+
+def test_a_page_has_them_too_as_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert called_as(tmp_path / "a&b/shadowfuzz", monkeypatch) == TEXT.format("'a&b/shadowfuzz'")
+    page = page_with_program_name("<h1>shadowfuzz: all</h1><pre>shadowfuzz replay x</pre>")
+    assert page == "<h1>shadowfuzz: all</h1><pre>&#x27;a&amp;b/shadowfuzz&#x27; replay x</pre>"
 
 
 def test_json_has_its_version_first() -> None:

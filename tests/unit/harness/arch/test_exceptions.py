@@ -121,7 +121,7 @@ def test_skip() -> None:
     ],
 )
 def test_skip_in_aarch32_state(block: int, after: int) -> None:
-    """ITSTATE moves on (Arm ARM, ITAdvance); PC by 2 behind an instruction of 16 bits, which only T32 has."""
+    """ITSTATE moves on (Arm ARM, ITAdvance); PC by 2 after an instruction of 16 bits, which only T32 has."""
     spread = [it >> 2 << 10 | (it & 3) << 25 for it in (block, after)]
     for thumb, wide, length in ((1 << 5, False, 2), (1 << 5, True, 4), (0, False, 4), (0, True, 4)):
         before = but(BEFORE, pstate=AARCH32 | thumb | spread[0] | SS)

@@ -27,7 +27,7 @@ def test_an_exit_is_counted_for_the_instruction_that_trapped() -> None:
     behind = traces.but(start, pc=CODE.base + 4)
     at_load = traces.but(start, pc=CODE.base + 8)
     events = [
-        *(traces.entry(start), traces.trap(behind, HVC)),  # the return address of a call is behind it
+        *(traces.entry(start), traces.trap(behind, HVC)),  # the return address of a call is the next instruction
         *(traces.entry(behind), traces.trap(at_load, DABT)),
     ]
     found = exercise("hvc 0x0\nmov x1, x2\nldr x3, [x4]", events)

@@ -123,7 +123,7 @@ def _names(result: CheckResult) -> set[str]:
 
 
 def test_wrong_data_arrives() -> None:
-    """KVM loads 0x54 where 0x55 is owed; from there on all goes on from what was observed."""
+    """KVM loads 0x54 where 0x55 is required; later comparisons start from what was observed."""
     wrong = but(LOADED, x3=0x54)
     assert _names(checked(*events(loaded=wrong, called=but(CALLED, x3=0x54)))) == {"host.x3"}
 
@@ -132,7 +132,7 @@ def test_a_register_lost_on_the_way_to_the_guest_or_back() -> None:
     lost = but(CALLED, x20=1)
     result = checked(*events(called=lost, answered=but(ANSWERED, x20=1)))
     assert _names(result) == {"switch.x20"}
-    assert any("relation switch" in why for why in result.unchecked), "whether the host sees it, nobody can tell"
+    assert any("relation switch" in why for why in result.unchecked), "whether the host sees it is unknown"
     (found,) = (d for d in result.unexplained if d.relation == "switch")
     assert (found.expected, found.observed, found.exit_class) == (0, 1, "HVC64")
 

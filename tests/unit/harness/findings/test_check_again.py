@@ -45,7 +45,7 @@ def test_each_set_of_rules_is_compared_once() -> None:
 
 
 def test_a_run_that_a_rule_leaves_open_is_not_predicted_but_what_was_loaded_for_it_is() -> None:
-    """The step and the SError compete; what the host's copy has of the SError shows all the same."""
+    """The step and the SError compete; what the host's copy has of the SError still shows."""
     scenario = load(GOLDEN / "causes" / "serror_while_step_begins.scn")
     indexed = index_trace(load_trace(GOLDEN / "causes" / "serror_while_step_begins.7.3.4.trace.json"))
     whole = TraceEvidence(indexed, codes_of(scenario), {}, None, CPU)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings of programs that are not ours: what surrounds a vCPU is read from them, and a fault in them is found."""
+"""Recordings of other projects' programs: a vCPU's environment is read from them, and a fault in them is found."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_devices_of_the_kernel_and_of_userspace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("reported", "name"),
     [
         ({}, None),
         ({"mmio_addr": UART + 4}, "mmio_addr"),
@@ -123,10 +123,10 @@ def test_devices_of_the_kernel_and_of_userspace() -> None:
         ({"mmio_data": 0x1234_5678}, "mmio_data"),
     ],
 )
-def test_what_userspace_is_told_of_a_store(told: dict[str, int], name: str | None) -> None:
+def test_what_is_reported_to_userspace_of_a_store(reported: dict[str, int], name: str | None) -> None:
     at = but(S, x3=0xAABB_CCDD_0011_2233)
     exit_ = trap(at, load_esr(3, 4, wide=False, write=True), **PAGE)
-    mmio = {"mmio_addr": UART, "mmio_len": 0x104, "mmio_data": 0x0011_2233} | told
+    mmio = {"mmio_addr": UART, "mmio_len": 0x104, "mmio_data": 0x0011_2233} | reported
     tally = check(started(exit_, user(at, 6, **mmio), entry(at, SKIP, **mmio)))
     assert found(tally) == ({("host", name)} if name else set())
 
@@ -143,7 +143,7 @@ def test_an_access_that_a_run_without_a_guest_completes(write: bool) -> None:
     stopped = user(done, 6, **mmio, **STOPPED)
     clean = check(started(exit_, user(at, 6, **mmio), stopped, entry(done, **mmio)))
     assert not clean.clusters and clean.relations["host.mmio"] == 1
-    # What userspace writes behind that is not overwritten by the completion.
+    # What userspace writes after that is not overwritten by the completion.
     moved = started(exit_, user(at, 6, **mmio), stopped, sets("pc", RAM), sets("x3", 1), entry(but(at, x3=1), **mmio))
     assert ("host", "xN") not in found(check(moved)) and ("host", "pc") not in found(check(moved))
     twice = started(exit_, user(at, 6, **mmio), stopped, entry(done, SKIP, **mmio))

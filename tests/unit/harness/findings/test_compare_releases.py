@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Release against release on hand-made traces: what counts, what is intended to the bit, what cannot be told."""
+"""Release against release on hand-made traces: what counts, what is intended to the bit, what cannot be decided."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def called(x0: int, **others: int) -> Trace:
 def test_an_intended_change_has_values_versions_and_neighbours() -> None:
     both = Versions("6.12.117-1", "7.3.4-1~bpo13+1")
     checked = differences(called(0x10001), called(0x10003), both)
-    assert [j.known.id for j in checked.judged if j.known] == ["psci-1.3"]  # once: behind it, it is only carried
+    assert [j.known.id for j in checked.judged if j.known] == ["psci-1.3"]  # once: later entries only carry the value
     assert checked.unexplained == ()
     # The other way round the older release's value still comes first in the row.
     assert differences(called(0x10003), called(0x10001), Versions(both.other, both.one)).unexplained == ()

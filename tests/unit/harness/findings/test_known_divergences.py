@@ -122,7 +122,7 @@ def test_a_start_outside_the_image() -> None:
 
 
 def test_a_start_outside_the_image_after_a_forged_code() -> None:
-    """The forged exit left KVM_RUN with an error; the same error of an exit that was none of ours is not explained."""
+    """The forged exit left KVM_RUN with an error; the same error of an exit that was not forged is not explained."""
     illegal = trap(S, 0)._replace(code=3)
     hosts = (host_reset(), host_set("pc", 0x1000))
     told = user(S, 9)._replace(error=22)

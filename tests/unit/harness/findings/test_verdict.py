@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts: the rate's interval, the rules, and who sides with KVM on a recorded trace."""
+"""Verdicts: the rate's interval, the rules, and which levels agree with KVM on a recorded trace."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ ALL, NONE = Tries(10, 10), Tries(0, 10)
         ("emulator", "another version of QEMU", (EmulatorResult("qemu-10.0", NONE, changed=10),)),
         ("emulator", "another -cpu", (EmulatorResult("cortex-a57", NONE), EmulatorResult("qemu-10.0", ALL))),
         ("kvm", "all levels", (EmulatorResult("cortex-a57", ALL), EmulatorResult("qemu-10.0", ALL))),
-        # What cannot be told from chance, what did not run, and a CPU that differs by what it is, say nothing.
+        # A rate that may be chance, a run that was not made, and another CPU model prove nothing.
         ("kvm", "all levels", (EmulatorResult("qemu-10.0", Tries(0, 1)), EmulatorResult("max", Tries(6, 10)))),
         ("kvm", "all levels", (EmulatorResult("qemu-10.0", Tries(0, 0), why="lost"),)),
         ("kvm", "all levels", (EmulatorResult("cortex-a53", NONE, unlike="40 address bits, not 44"),)),

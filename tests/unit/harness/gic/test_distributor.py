@@ -92,7 +92,7 @@ def test_what_software_never_said_nobody_knows() -> None:
         interface = gic.enter(0)
         assert interface.signals() is None, hex(left_out)
         assert interface.acknowledge() is None
-        assert interface.signals() is None, "what it has acknowledged, nobody knows"
+        assert interface.signals() is None, "what it has acknowledged is unknown"
     gic = made()
     gic.interfaces[0].mask = None
     assert gic.enter(0).signals() is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that userspace debugs: where it stops, what it is owed there, whose PSTATE.SS and MDSCR_EL1 a record has."""
+"""A guest that userspace debugs: where it stops, what it must have, whose PSTATE.SS and MDSCR_EL1 a record has."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_a_record_has_the_guests_own_registers() -> None:
 
 @pytest.mark.parametrize(("between", "left"), [((), True), (("finish",), False), (("abort", "finish"), False)])
 def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[str, ...], left: bool) -> None:
-    """PSTATE.SS is set in an entry because userspace steps; the guest's own is gone behind the finished access."""
+    """PSTATE.SS is set in an entry because userspace steps; the guest's own is gone after the finished access."""
     fault = trap(ss(S), load_esr(3), far=0x900_0000, hpfar=0x900_0000 >> 8, marks=STEPPED)
     told = user(ss(S), MMIO_EXIT, marks=DEBUGGED)
     events = (asked("debug step"), fault, told, *map(asked, between), entry(ss(but(S, pc=AT + 4)), marks=STEPPED))
@@ -294,7 +294,7 @@ def test_what_a_run_without_a_record_makes_of_the_guests_own_ss(between: tuple[s
 
 
 def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
-    """Since 6.14 KVM gives PSTATE.SS back as it was: behind what it did for the guest, and behind a finished access."""
+    """Since 6.14 KVM gives PSTATE.SS back as it was: after what it did for the guest, and after a finished access."""
     held = ss(S)
     stepped = trap(held, esr("WFX"), marks=STEPPED)
     for behind in (S, held):
@@ -302,7 +302,7 @@ def test_a_guests_own_step_waits_while_userspace_steps_it() -> None:
         done = stepping(user(held, 10, marks=STEPPED), stepped, told, entry(but(S, pc=AT + 4), marks=STEPPED))
         found = {type(one) for one in compare_entry_state(done, {})}
         assert found == ({Unchecked} if behind == held else set())
-    # Userspace may begin to step it behind the access only.
+    # Userspace may begin to step it after the access only.
     store = trap(S, load_esr(3, write=True), far=0x900_0000, hpfar=0x900_0000 >> 8)
     later = (asked("debug step"), host_set("pstate", held[exceptions.PSTATE]), asked("finish"))
     for waits, marks in ((True, STEPPED), (False, 0)):
@@ -346,7 +346,7 @@ def test_a_vcpu_that_is_called_on_has_no_step_of_its_own(starts: int, answer: in
 
 @pytest.mark.parametrize(("starts", "anew"), [(AT, True), (AT + 8, False)])
 def test_a_call_whose_answer_was_overwritten_may_have_succeeded(starts: int, anew: bool) -> None:
-    """The module writes x0 before any record shows it; where the other vCPU enters tells."""
+    """The module writes x0 before any record shows it; where the other vCPU enters decides."""
     began, call = ss(but(S, pc=AT, x0=7)), but(S, x0=0xC400_0003, x1=1, x2=starts, x3=7)
     own = undo_debug_state(
         (

@@ -33,7 +33,7 @@ def called(before: tuple[int, ...], words: dict[int, int], exit_: Switch) -> boo
 
 
 def test_is_call() -> None:
-    """The return address of an HVC is behind it; that of any other trap is the instruction's own."""
+    """The return address of an HVC is the next instruction; that of any other trap is the instruction's own."""
     words = code(HVC, encode("wfi"), HVC)
     assert called(state(), words, at_exit(AT + 4, "HVC64"))
     assert not called(state(), words, at_exit(AT, "HVC64")), "nothing before the code"
@@ -42,7 +42,7 @@ def test_is_call() -> None:
 
 
 def test_is_call_does_not_trust_the_syndrome_alone() -> None:
-    """It started at the HVC and is behind it: nothing else can have trapped, whatever ESR_EL2 says."""
+    """It started at the HVC and is at the next instruction: nothing else can have trapped, whatever ESR_EL2 says."""
     words = code(HVC, encode("wfi"))
     assert called(state(), words, at_exit(AT + 4, "SYS64"))
     assert called(state(pc=AT - 4), words, at_exit(AT + 4, "SYS64", protocol.FORGE["esr"] | protocol.MARK_CALL))

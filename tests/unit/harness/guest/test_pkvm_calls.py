@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a protected VM gets from pKVM itself, and what its host must be told."""
+"""What a protected VM gets from pKVM itself, and what must be reported to its host."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_other_vm_has_these_calls() -> None:
 
 @pytest.mark.parametrize("mark", [0, MARK])
 def test_an_access_that_nobody_can_decode(mark: int) -> None:
-    """KVM_RUN fails, or userspace is told; of a protected VM's nobody may know more, so the guest takes an abort."""
+    """KVM_RUN fails, or userspace gets an exit; of a protected VM it must get no more, so the guest takes an abort."""
     before = but(S, pc=AT)
     exit_ = trap(before, 0x9200_0005, far=MMIO.base + 0x10, hpfar=MMIO.base >> 8, marks=mark)
     after = contract.abort_state(exit_) if mark else before
@@ -93,7 +93,10 @@ def writes(
     interrupts: tuple[int, ...] = (),
     moved: tuple[Host, ...] = (),
 ) -> list[Divergence]:
-    """The guest stores to DATA and gets on by ``after`` bytes past ``interrupts``, then its host writes to ``page``."""
+    """The guest stores to DATA, traps ``after`` bytes later, and its host writes to ``page``.
+
+    It is interrupted ``interrupts`` bytes after the store.
+    """
     before = but(S, pc=AT, x0=x0)
     fault = trap(before, 0x9200_0047, far=DATA.base, hpfar=DATA.base >> 8, marks=mark)
     on = trap(but(before, pc=AT + after), esr("WFX"), marks=mark)
@@ -116,19 +119,19 @@ def test_what_a_protected_vm_touched_refuses_its_host() -> None:
     assert (found.event, found.step) == (3, 3)
     assert writes(error=14) == [], "as it should be"
     assert writes(mark=0) == [], "any other VM's memory is its host's"
-    assert writes(page=DATA.base + 0x1000) == [], "nobody touched that page"
+    assert writes(page=DATA.base + 0x1000) == [], "nothing touched that page"
     assert writes(after=0) == [], "it may not have got the page yet"
     assert writes(x0=pkvm_calls.SHARE) == [], "it may be shared"
     assert len(writes(interrupts=(0, 4))) == 1, "interrupts change nothing"
     for done in (host_set("pc", AT + 4), host_reset()):
-        assert writes(moved=(done._replace(context=PROTECTED),)) == [], "it got on without the access"
+        assert writes(moved=(done._replace(context=PROTECTED),)) == [], "it made progress without the access"
     for nothing in (host_set("pc", AT + 4, error=22), host_set("x1", AT + 4)):
         assert len(writes(moved=(nothing._replace(context=PROTECTED),))) == 1, "it did not move"
     assert writes(interrupts=(8,)) == [], "something else was done meanwhile"
 
 
 def test_a_page_is_donated_once() -> None:
-    """Behind two slots that show one page, the guest gets it at the address that it touches first."""
+    """With two slots that show one page, the guest gets it at the address that it touches first."""
     twice = (*DEFAULT, Slot(2, "rw", 0x8000_0000, 0x1000, DATA.base))
     for mark, refused, slots in ((MARK, False, twice), (MARK, True, DEFAULT), (0, True, twice)):
         world = replace(WORLDS[PROTECTED if mark else 0], regions=regions(slots))

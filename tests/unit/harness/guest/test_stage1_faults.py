@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest with stage 1 on: what it does by itself, and what the fault registers of its traps owe."""
+"""A guest with stage 1 on: what it does by itself, and what the fault registers of its traps must hold."""
 
 from __future__ import annotations
 

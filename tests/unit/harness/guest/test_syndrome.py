@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The syndrome owed for a trap: values put together by hand from the Arm ARM, then every instruction that there is."""
+"""The syndrome required for a trap: values put together by hand from the Arm ARM, then every known instruction."""
 
 from __future__ import annotations
 

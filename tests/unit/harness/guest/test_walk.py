@@ -56,7 +56,7 @@ def test_a_trap_at_once_changes_nothing() -> None:
 def test_code_of_a_scenario_is_its_guest_steps_back_to_back() -> None:
     steps = (Step("hvc", (1,)), Step("set", ("x1", 5)), Step("wfi"), Step("reset"), Step("br", ("x2",)))
     words = (encode("hvc", 1), encode("wfi"), encode("br", "x2"))
-    assert code_of(Scenario("", (), steps)) == code(*words, TRAP_MRS, ISB), "and a trap behind them"
+    assert code_of(Scenario("", (), steps)) == code(*words, TRAP_MRS, ISB), "and a trap after them"
 
 
 def test_the_fill_traps_and_waits_in_turn() -> None:
@@ -76,7 +76,7 @@ def test_a_barrier_changes_nothing() -> None:
 def test_a_load_from_ram_then_a_trap() -> None:
     found = walk(RAM, Goal(AT + 4), GuestContext(code(LOAD, HVC), CPU))
     assert changes(RAM, found) == {"pc": AT + 4}
-    assert unknown(found) == {"x3": MASK64}, "nobody knows what was there"
+    assert unknown(found) == {"x3": MASK64}, "what was there is unknown"
 
 
 def test_a_load_into_zr_loads_nothing() -> None:
@@ -109,7 +109,7 @@ def test_an_access_outside_slots_must_trap(address: int, word: int) -> None:
 
 @pytest.mark.parametrize("word", [HVC, 0])
 def test_what_must_trap_and_did_not(word: int) -> None:
-    """An HVC of no special function; what fills the code behind the scenario."""
+    """An HVC of no special function; what fills the code after the scenario."""
     found = walk(state(), Goal(AT + 4), GuestContext(code(word) if word else {}, CPU))
     assert (found.state, found.certain) == (None, True)
 
@@ -229,7 +229,7 @@ def test_storing_a_loaded_value_is_certain() -> None:
 )
 def test_what_is_not_followed(fields: dict[str, int]) -> None:
     context = GuestContext(code(LOAD, HVC), CPU)
-    assert walk(RAM, Goal(AT + 4), context).state is not None, "but for the field, all is well"
+    assert walk(RAM, Goal(AT + 4), context).state is not None, "except for the field, all is well"
     found = walk(but(RAM, **fields), Goal(AT + 4), context)
     assert (found.state, found.certain) == (None, False)
 

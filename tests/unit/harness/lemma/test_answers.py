@@ -10,7 +10,7 @@ import pytest
 from harness.lemma.answers import ANSWER_PAIRS, Answer, answer, load_answers, store_answers
 from harness.lemma.causes_kernel import causes_of
 from harness.lemma.clusters import cluster_of
-from harness.lemma.compare_levels import EQUAL, Difference, Question, ask
+from harness.lemma.compare_levels import EQUAL, Difference, Question, compare_on_case
 from harness.lemma.formula import Formula
 from harness.lemma.repair import AGREES
 from harness.model import FUNCTIONS
@@ -49,10 +49,10 @@ def test_a_stored_answer_is_of_today_s_causes(found: Answer) -> None:
         cluster = cluster_of(found.question, shown.case)
         assert cluster is not None
         assert (cluster.undefined, cluster.left, cluster.right) == (shown.undefined, shown.left, shown.right)
-        assert isinstance(ask(found.question, case)[0], Difference)
+        assert isinstance(compare_on_case(found.question, case)[0], Difference)
         assert Formula(shown.region).of_case(case)
         if shown.verdict == AGREES:
-            assert ask(found.question, dict(shown.state))[0] == EQUAL
+            assert compare_on_case(found.question, dict(shown.state))[0] == EQUAL
 
 
 def test_an_answer_is_made_and_kept(tmp_path: Path) -> None:

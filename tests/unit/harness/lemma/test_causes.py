@@ -10,8 +10,8 @@ import pytest
 from harness.lemma.case import case_of
 from harness.lemma.causes import PARTS, PROOF_CAUSES
 from harness.lemma.causes_kernel import KERNEL_CAUSES, causes_of
-from harness.lemma.compare_levels import EQUAL, Difference, Question, ask
-from harness.lemma.generate import draw
+from harness.lemma.compare_levels import EQUAL, Difference, Question, compare_on_case
+from harness.lemma.generate import random_case
 from harness.model import FUNCTIONS
 
 
@@ -21,9 +21,9 @@ def test_drawn_states_agree_outside_and_differ_inside(pair: tuple[str, str], fun
     question, rng = Question(pair, function), random.Random(7)
     causes = causes_of(question)
     for _ in range(600):
-        case = dict(case_of(draw(rng, function)))
+        case = dict(case_of(random_case(rng, function)))
         where = [c.name for c in causes if c.formula.of_case(case)]
-        verdict = ask(question, case)[0]
+        verdict = compare_on_case(question, case)[0]
         assert not (isinstance(verdict, Difference) and not where), case
         assert not (verdict == EQUAL and where), (where, case)
 

@@ -10,8 +10,8 @@ import pytest
 from harness.lemma.case import case_of
 from harness.lemma.causes_kernel import cause_of, causes_of
 from harness.lemma.clusters import load
-from harness.lemma.compare_levels import Difference, Question, ask
-from harness.lemma.generate import draw
+from harness.lemma.compare_levels import Difference, Question, compare_on_case
+from harness.lemma.generate import random_case
 from harness.model import FUNCTIONS
 from tests.support.paths import CORPUS
 
@@ -28,8 +28,8 @@ def test_drawn_states_agree_outside(left: str, function: str) -> None:
     question, rng = Question((left, "kernel"), function), random.Random(5)
     causes = causes_of(question)
     for _ in range(500):
-        case = dict(case_of(draw(rng, function)))
-        if isinstance(ask(question, case)[0], Difference):
+        case = dict(case_of(random_case(rng, function)))
+        if isinstance(compare_on_case(question, case)[0], Difference):
             assert any(c.formula.of_case(case) for c in causes), case
 
 

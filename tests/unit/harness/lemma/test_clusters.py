@@ -16,9 +16,9 @@ from harness.lemma.compare_levels import (
     MAIN_PAIRS,
     Difference,
     Question,
-    ask,
+    compare_on_case,
 )
-from harness.lemma.generate import draw
+from harness.lemma.generate import random_case
 from tests.support.paths import CORPUS
 
 LEMMAS = CORPUS / "lemmas"
@@ -56,8 +56,8 @@ def finds(question: Question, seed: int, tries: int) -> list[tuple[Question, str
     rng = random.Random(seed)
     found: dict[tuple[str, frozenset[str]], tuple[tuple[str, int], ...]] = {}
     for _ in range(tries):
-        case = draw(rng, question.function)
-        difference = ask(question, case)[0]
+        case = random_case(rng, question.function)
+        difference = compare_on_case(question, case)[0]
         if isinstance(difference, Difference):
             for goal in difference.goals():
                 found.setdefault((goal, difference.branches()), case_of(case))

@@ -11,12 +11,12 @@ from harness.lemma.compare_levels import (
     VACUOUS,
     Difference,
     Question,
-    ask,
+    compare_on_case,
     field_class,
     fork,
     questions,
 )
-from harness.lemma.generate import draw
+from harness.lemma.generate import random_case
 from harness.model import FUNCTIONS
 
 LOW_BODY = ("low", "body")
@@ -30,27 +30,27 @@ def test_questions_cover_every_pair_and_function() -> None:
 
 
 def test_left_undefined_claims_nothing() -> None:
-    assert ask(Question(LOW_BODY, "prep_wfx"), {"vmid": 17})[0] == VACUOUS
+    assert compare_on_case(Question(LOW_BODY, "prep_wfx"), {"vmid": 17})[0] == VACUOUS
 
 
 def test_right_undefined_is_a_counterexample() -> None:
-    difference = ask(Question(("spec", "low"), "restore_shadow_kvm_regs"), {"ctxt.dirty": 1 << 32, "ctxt.pc": 1 << 48})[
-        0
-    ]
+    difference = compare_on_case(
+        Question(("spec", "low"), "restore_shadow_kvm_regs"), {"ctxt.dirty": 1 << 32, "ctxt.pc": 1 << 48}
+    )[0]
     assert isinstance(difference, Difference)
     assert (difference.fields, difference.undefined) == ((), "is_addr pc")
 
 
 def test_logs_are_a_switch() -> None:
     case = {"ctxt.dirty": (1 << 64) - 1}
-    difference = ask(Question(LOW_BODY, "restore_shadow_kvm_regs"), case)[0]
+    difference = compare_on_case(Question(LOW_BODY, "restore_shadow_kvm_regs"), case)[0]
     assert isinstance(difference, Difference)
     assert difference.fields == ("log.info",)
-    assert ask(Question(LOW_BODY, "restore_shadow_kvm_regs", logs=False), case)[0] == EQUAL
+    assert compare_on_case(Question(LOW_BODY, "restore_shadow_kvm_regs", logs=False), case)[0] == EQUAL
 
 
 def test_oracle_positions_and_revealed_count() -> None:
-    difference = ask(Question(("spec", "low"), "prep_abort"), {"data.0": 64})[0]
+    difference = compare_on_case(Question(("spec", "low"), "prep_abort"), {"data.0": 64})[0]
     assert isinstance(difference, Difference)
     assert set(difference.fields) == {"data_log", "revealed"}
 
@@ -59,7 +59,7 @@ def test_a_level_agrees_with_itself() -> None:
     rng = random.Random(3)
     for question in questions(tuple((level, level) for level in ("spec", "low", "body", "kernel"))):
         for _ in range(60):
-            verdict = ask(question, draw(rng, question.function))[0]
+            verdict = compare_on_case(question, random_case(rng, question.function))[0]
             assert verdict in (EQUAL, VACUOUS)
 
 

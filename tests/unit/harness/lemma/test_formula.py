@@ -58,7 +58,7 @@ def test_load_info_is_the_last_image() -> None:
     assert Formula("load_info(core[0]) == 0").of_case({**images, "core.0": 50})
 
 
-@pytest.mark.parametrize("text", ("ctxt.nobody == 1", "core[9] == 0", "open(vmid)", "vmid ==", "[vmid]"))
+@pytest.mark.parametrize("text", ("ctxt.nothing == 1", "core[9] == 0", "open(vmid)", "vmid ==", "[vmid]"))
 def test_what_is_no_formula(text: str) -> None:
     with pytest.raises(ValueError, match="formula"):
         Formula(text)

@@ -13,10 +13,10 @@ from harness.lemma.compare_levels import (
     VACUOUS,
     Difference,
     Question,
-    ask,
+    compare_on_case,
     questions,
 )
-from harness.lemma.generate import PROFILES, SHARES, SLOTS_OF, draw, rows
+from harness.lemma.generate import PROFILES, SHARES, SLOTS_OF, generator_rows, random_case
 from harness.model import FUNCTIONS
 from harness.model.constants import CTXT_FIELDS
 from harness.model.state import BLANK, HOST_FIELDS
@@ -38,7 +38,7 @@ def test_most_inputs_are_defined_on_the_left(pair: tuple[str, str]) -> None:
     for question in questions((pair,)):
         for _ in range(150):
             total += 1
-            vacuous += ask(question, draw(rng, question.function))[0] == VACUOUS
+            vacuous += compare_on_case(question, random_case(rng, question.function))[0] == VACUOUS
     assert vacuous / total < 0.25
 
 
@@ -48,7 +48,7 @@ def test_mapping_states_are_frequent(function: str) -> None:
     rng, total = random.Random(7), 4000
     seen: dict[str, int] = {}
     for _ in range(total):
-        difference = ask(Question(("spec", "kernel"), function), draw(rng, function))[0]
+        difference = compare_on_case(Question(("spec", "kernel"), function), random_case(rng, function))[0]
         for label in difference.branch() if isinstance(difference, Difference) else ():
             seen[label] = seen.get(label, 0) + 1
     labels: tuple[str, ...] = ("assign_pfn_to_vm.host_owns", "assign_pfn_to_vm.vm_owns", "insert.conflict")
@@ -59,5 +59,5 @@ def test_mapping_states_are_frequent(function: str) -> None:
 def test_rows_and_shares_cover_every_function() -> None:
     assert set(SHARES) == {f.name for f in FUNCTIONS}
     for f in FUNCTIONS:
-        assert all(set(case) <= set(SLOTS) and min(case.values(), default=0) >= 0 for case in rows(f.name))
-    assert sum(1 for _ in rows("post_handle_shadow_s2pt_fault")) > 70
+        assert all(set(case) <= set(SLOTS) and min(case.values(), default=0) >= 0 for case in generator_rows(f.name))
+    assert sum(1 for _ in generator_rows("post_handle_shadow_s2pt_fault")) > 70

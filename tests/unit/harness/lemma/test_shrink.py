@@ -10,9 +10,9 @@ from harness.lemma.clusters import cluster_of, load
 from harness.lemma.compare_levels import (
     Difference,
     Question,
-    ask,
+    compare_on_case,
 )
-from harness.lemma.shrink import least, order
+from harness.lemma.shrink import least_case, order
 from tests.support.paths import CORPUS
 
 LEMMAS = CORPUS / "lemmas"
@@ -24,7 +24,7 @@ LOW_BODY = ("low", "body")
 
 def test_counterexamples_are_least() -> None:
     for cluster in STORED:
-        difference = ask(cluster.question, dict(cluster.case))[0]
+        difference = compare_on_case(cluster.question, dict(cluster.case))[0]
         assert isinstance(difference, Difference)
         for name, _ in cluster.case:
             without = case_of({n: v for n, v in cluster.case if n != name})
@@ -36,8 +36,8 @@ def test_least_is_deterministic_and_keeps_the_goal() -> None:
     question = Question(LOW_BODY, "prep_abort")
     start = case_of({"data.0": 31 << 16 | 1 << 21 | 5, "ctxt.hpfar_el2": 0x123456, "ctxt.x3": 7, "vcpuid": 3})
     goal = "ctxt.dirty at "
-    small = least(question, start, goal)
+    small = least_case(question, start, goal)
     assert small == (("data.0", 31 << 16),)
     assert order(small) < order(start)
     with pytest.raises(ValueError, match="does not satisfy"):
-        least(question, (), goal)
+        least_case(question, (), goal)

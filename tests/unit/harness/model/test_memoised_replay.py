@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.arch import exits
 from harness.arch.registers import INDEX, NAMES, STATE
-from harness.model.memoised_replay import AUDIT, MemoisedReplay, Traced
+from harness.model.memoised_replay import AUDIT, PATIENCE, MemoisedReplay, Traced
 from harness.model.replay import predict
 from harness.protocol import OP_RESET, OP_SET
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Host, Switch
@@ -18,7 +18,7 @@ from tests.support.rounds import GOOD
 from tests.support.traces import EXCEPTION, SKIP, but, entry, esr, host_reset, load_esr, rounds, state, trap, turn
 
 LEVELS = ("spec", "low", "body", "kernel")
-SHORTCUTS = {level: MemoisedReplay(level) for level in LEVELS}
+SHORTCUTS = {level: MemoisedReplay(level, patience=1) for level in LEVELS}
 """Shared by all examples: a path that one of them recorded must not give a wrong result for the next."""
 
 U64 = st.integers(0, (1 << 64) - 1)
@@ -70,14 +70,14 @@ def test_any_round(level: str, round_: Round) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_rounds_as_kvm_takes_them(level: str) -> None:
-    memoised_replay = MemoisedReplay(level)
+    memoised_replay = MemoisedReplay(level, patience=1)
     for _ in range(2):
         for row in GOOD:
             assert memoised_replay(row.round) == predict(row.round, level), row
 
 
 def test_a_path_serves_other_values_with_equal_conditions() -> None:
-    memoised_replay = MemoisedReplay("spec")
+    memoised_replay = MemoisedReplay("spec", patience=1)
     load = load_esr(4)
     first = turn(trap(state(x4=1), load, hpfar=0x90000), entry(state(x4=7), SKIP))
     other = turn(trap(state(x4=2, x9=5), load, hpfar=0x90010), entry(state(x4=8, x9=5), SKIP))
@@ -93,14 +93,14 @@ def test_a_path_serves_other_values_with_equal_conditions() -> None:
 
 def test_values_are_numbers_again() -> None:
     """A prediction has no traced numbers: it is compared, kept and printed."""
-    found = MemoisedReplay("spec")(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
+    found = MemoisedReplay("spec", patience=1)(turn(trap(state(), esr("WFX")), entry(state(), SKIP)))
     assert found.state is not None
     assert all(type(value) is int for value in (*found.state, found.dirty, found.spsr_0))
     assert all(type(taken) is bool for _, taken in found.path)
 
 
 def test_an_audit_detects_a_wrong_path() -> None:
-    memoised_replay = MemoisedReplay("spec")
+    memoised_replay = MemoisedReplay("spec", patience=1)
     round_ = turn(trap(state(), esr("WFX")), entry(state(), SKIP))
     right = memoised_replay(round_)
     ((_, ways),) = memoised_replay.ways.items()
@@ -110,8 +110,18 @@ def test_an_audit_detects_a_wrong_path() -> None:
             memoised_replay(round_)
 
 
-def test_reset_and_first_rounds() -> None:
+def test_a_path_is_learnt_where_several_rounds_of_a_kind_had_none() -> None:
     memoised_replay = MemoisedReplay("spec")
+    round_ = turn(trap(state(), esr("WFX")), entry(state(), SKIP))
+    learnt = []
+    for _ in range(PATIENCE + 1):
+        assert memoised_replay(round_) == predict(round_, "spec")
+        learnt.append(memoised_replay.learnt)
+    assert learnt == [0] * (PATIENCE - 1) + [1, 1]
+
+
+def test_reset_and_first_rounds() -> None:
+    memoised_replay = MemoisedReplay("spec", patience=1)
     events = (entry(state()), trap(state(x1=3), esr("WFX")), host_reset(), entry(but(state(), pc=0)))
     for round_ in (*rounds(events), *rounds(events)):
         assert memoised_replay(round_) == predict(round_, "spec")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM owes the guest, row by row (docs/spec/kvm.md): results of calls, MMIO data, aborts, reset values."""
+"""What KVM must do for the guest, row by row (docs/spec/kvm.md): results of calls, MMIO data, aborts, reset values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _results(exit_: Switch) -> list[int | None]:
 @pytest.mark.parametrize("function", [f.fid for f in SMCCC_FUNCTIONS], ids=[f.name for f in SMCCC_FUNCTIONS])
 @pytest.mark.parametrize("upper", [0, 0xDEAD_BEEF << 32], ids=["", "upper_half"])
 def test_x1_to_x3_of_each_call(function: int, upper: int) -> None:
-    """The function is the low half of x0; x1..x3 are 0 but for the rows of the table that say otherwise."""
+    """The function is the low half of x0; x1..x3 are 0 except in the rows of the table that say otherwise."""
     results = _results(_call(function | upper, x1=7))
     if function == 0x8600_FF01:
         assert results == list(UID[1:])
@@ -90,9 +90,9 @@ HIGH = 1 << 32
 )
 def test_x0(function: int, arguments: tuple[int, ...], x0: int | set[int]) -> None:
     exit_ = _call(function, *arguments)
-    owed = frozenset(x0 if isinstance(x0, set) else {x0})
-    assert contract.call_status(exit_) == owed
-    assert contract.call_status(_call(function | HIGH, *arguments)) == owed
+    required = frozenset(x0 if isinstance(x0, set) else {x0})
+    assert contract.call_status(exit_) == required
+    assert contract.call_status(_call(function | HIGH, *arguments)) == required
     if function not in {f.fid for f in SMCCC_FUNCTIONS}:
         assert _results(exit_) == [0, 0, 0]
 
@@ -113,7 +113,7 @@ POSITIVE = 0x7162_5344_3526_1708
 
 
 @pytest.mark.parametrize(
-    ("size", "signed", "wide", "owed"),
+    ("size", "signed", "wide", "required"),
     [
         (1, False, False, 0x88),
         (2, False, False, 0x9788),
@@ -130,26 +130,26 @@ POSITIVE = 0x7162_5344_3526_1708
         (8, True, True, DATA),
     ],
 )
-def test_mmio_data(size: int, signed: bool, wide: bool, owed: int) -> None:
+def test_mmio_data(size: int, signed: bool, wide: bool, required: int) -> None:
     exit_ = trap(state(), load_esr(3, size, signed=signed, wide=wide))
-    assert mmio.mmio_data(exit_, DATA) == owed
+    assert mmio.mmio_data(exit_, DATA) == required
     assert mmio.mmio_data(exit_, POSITIVE) == POSITIVE & ((1 << 8 * size) - 1)
     assert mmio.mmio_data(exit_, 0) == 0
     assert mmio.mmio_data(exit_, (1 << 64) - (1 << 8 * size)) == 0, "what is above the width does not count"
 
 
 @pytest.mark.parametrize(
-    ("size", "signed", "owed"),
+    ("size", "signed", "required"),
     [
         *((1, False, 0x88), (2, False, 0x8897), (4, False, 0x8897_A6B5), (8, False, 0x8897_A6B5_C4D3_E2F1)),
         *((1, True, 0xFFFF_FFFF_FFFF_FF88), (2, True, 0xFFFF_FFFF_FFFF_8897), (4, True, 0xFFFF_FFFF_8897_A6B5)),
     ],
 )
 @pytest.mark.parametrize(("pstate", "endian"), [(0x3C5, 1 << 25), (0x3C0, 1 << 24)], ids=["EE", "E0E"])
-def test_big_endian_mmio_data(size: int, signed: bool, owed: int, pstate: int, endian: int) -> None:
+def test_big_endian_mmio_data(size: int, signed: bool, required: int, pstate: int, endian: int) -> None:
     """The bytes are in the order of memory; SCTLR_EL1.EE is for EL1, E0E for EL0."""
     exit_ = trap(state(pstate=pstate, sctlr_el1=endian), load_esr(3, size, signed=signed))
-    assert mmio.mmio_data(exit_, DATA) == owed
+    assert mmio.mmio_data(exit_, DATA) == required
     other = trap(state(pstate=pstate, sctlr_el1=endian ^ 3 << 24), load_esr(3, size))
     assert mmio.mmio_data(other, DATA) == DATA & ((1 << 8 * size) - 1)
 
@@ -165,7 +165,7 @@ def test_no_syndrome_no_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "mode", "owed", "offset"),
+    ("what", "mode", "required", "offset"),
     [
         ("IABT_LOW", 0x5, 0x8600_0010, 0x200),
         ("IABT_LOW", 0x4, 0x8600_0010, 0x000),
@@ -175,12 +175,12 @@ def test_no_syndrome_no_data() -> None:
         ("IABT_LOW", 0x10, 0x8200_0010, 0x600),
     ],
 )
-def test_abort(what: str, mode: int, owed: int, offset: int) -> None:
+def test_abort(what: str, mode: int, required: int, offset: int) -> None:
     before = state(pc=0x5000_0000, pstate=0x8000_0000 | mode, sctlr_el1=1 << 23, esr_el1=0x77, far_el1=0x88)
     after = contract.abort_state(trap(before, esr(what, 0x47), far=0x5000_0004))
     changed = {NAMES[i]: new for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
     assert changed == {
-        "esr_el1": owed,
+        "esr_el1": required,
         "far_el1": 0x5000_0004,
         "elr_el1": 0x5000_0000,
         "spsr_el1": 0x8000_0000 | mode,
@@ -189,12 +189,12 @@ def test_abort(what: str, mode: int, owed: int, offset: int) -> None:
     }
 
 
-@pytest.mark.parametrize(("what", "owed"), [("IABT_LOW", 0x8600_0014), ("DABT_LOW", 0x9600_0014)])
-def test_abort_of_a_walk(what: str, owed: int) -> None:
+@pytest.mark.parametrize(("what", "required"), [("IABT_LOW", 0x8600_0014), ("DABT_LOW", 0x9600_0014)])
+def test_abort_of_a_walk(what: str, required: int) -> None:
     """The status says that it was a walk, and at which level: whichever, the record has no tables."""
     walk = trap(state(), esr(what, 0x86), far=0x8_0000_0000)
-    assert contract.abort_state(walk)[INDEX["esr_el1"]] == owed
-    assert contract.walk_abort_syndromes(walk) == {owed + level for level in range(4)}
+    assert contract.abort_state(walk)[INDEX["esr_el1"]] == required
+    assert contract.walk_abort_syndromes(walk) == {required + level for level in range(4)}
 
 
 def test_undefined_instruction() -> None:
@@ -205,17 +205,17 @@ def test_undefined_instruction() -> None:
 
 def test_reset_values() -> None:
     """KVM API KVM_ARM_VCPU_INIT and docs/spec/kvm.md section 4."""
-    owed = dict(reset_values.RESET_VALUES)
+    required = dict(reset_values.RESET_VALUES)
     zero = [*(f"x{i}" for i in range(31)), "sp_el0", "pc"]
     zero += ["cpacr_el1", "tcr_el1", "vbar_el1", "contextidr_el1", "cntkctl_el1", "mdscr_el1"]
-    assert {owed[name] for name in zero} == {0}
-    assert owed["pstate"] == 0x3C5
-    assert owed["sctlr_el1"] == 0x00C5_0078
-    assert owed["mpidr_el1"] == 0x8000_0000, "vCPU 0: RES1 and affinity 0"
-    unknown = {name for name, value in owed.items() if value == 0x1DE7_EC7E_DBAD_C0DE}
+    assert {required[name] for name in zero} == {0}
+    assert required["pstate"] == 0x3C5
+    assert required["sctlr_el1"] == 0x00C5_0078
+    assert required["mpidr_el1"] == 0x8000_0000, "vCPU 0: RES1 and affinity 0"
+    unknown = {name for name, value in required.items() if value == 0x1DE7_EC7E_DBAD_C0DE}
     assert {"ttbr0_el1", "ttbr1_el1", "esr_el1", "far_el1", "mair_el1", "tpidr_el1", "par_el1"} <= unknown
     banked = {"sp_el1", "elr_el1", "spsr_el1"}
-    assert {owed[name] for name in banked} <= {0, 0x1DE7_EC7E_DBAD_C0DE}, "UNKNOWN, but nothing of before"
+    assert {required[name] for name in banked} <= {0, 0x1DE7_EC7E_DBAD_C0DE}, "UNKNOWN, but nothing of before"
     assert {"actlr_el1", "amair_el1"} == reset_values.HOST_RESET
-    assert set(owed) | reset_values.HOST_RESET == set(NAMES), "every register has a row"
-    assert {NAMES[i]: value for i, value in reset_values.RESET_BY_INDEX.items()} == owed
+    assert set(required) | reset_values.HOST_RESET == set(NAMES), "every register has a row"
+    assert {NAMES[i]: value for i, value in reset_values.RESET_BY_INDEX.items()} == required

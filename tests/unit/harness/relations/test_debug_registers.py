@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -18,7 +17,7 @@ from harness.relations.debug_registers import TDE, compare_debug_registers
 from harness.relations.divergence import Divergence, Unchecked
 from harness.scenario.requirements import needs_debug_registers
 from harness.scenario.scenario import parse
-from harness.trace.decode import decode, decode_points, decode_vectors
+from harness.trace.decode import Records, decode
 from harness.trace.events import Event, Points, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from tests.support import traces
@@ -49,13 +48,11 @@ def test_they_go_through_a_record_and_a_file() -> None:
     record = head + struct.pack(f"<{len(words)}Q", *words)
     events = entry(S), trap(S, esr("HVC64"))
     area = traces.record(events[0]) + record + traces.record(events[1])
-    assert decode(area, LAYOUT) == events
-    assert decode_points(area) == (Points(0, words),)
-    assert decode_vectors(area, replace(LAYOUT, size=LAYOUT.size)) == ()
+    assert decode(area, LAYOUT) == Records(events, points=(Points(0, words),))
     trace = Trace(events, "ok", 0, False, points=(Points(0, words),))
     assert parse_trace(format_trace(trace)) == trace
-    with pytest.raises(AgentProtocolError):
-        decode_points(record)
+    with pytest.raises(AgentProtocolError, match="debug registers in front of all"):
+        decode(record, LAYOUT)
     with pytest.raises(AgentProtocolError):
         decode(area[: -LAYOUT.size] + head, LAYOUT)
 

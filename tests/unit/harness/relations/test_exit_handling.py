@@ -26,7 +26,7 @@ def found(round_: Round, errata: frozenset[str]) -> list[Divergence | Unchecked]
 
 @pytest.mark.parametrize(("x3", "differs"), [(0x55, set()), (0x56, {"host.x3"})])
 def test_an_access_beyond_that_went_to_userspace(x3: int, differs: set[str]) -> None:
-    """What the guest must have then nobody says; a kernel that does not know the size completes it as any other."""
+    """What the guest must have then is not specified; a kernel without the size completes it as any other."""
     round_ = turn(LOAD, TOLD, entry(but(S, x3=x3), SKIP, mmio_data=0x55))
     assert [type(one) for one in found(round_, frozenset())] == [Unchecked]
     assert {one.name for one in found(round_, ERRATUM) if isinstance(one, Divergence)} == differs

@@ -92,7 +92,7 @@ def test_userspace_may_ask_for_more(op: int, error: int, more: set[str]) -> None
 def test_the_catalogue_explains_no_end_that_the_contract_does_not_allow(
     esr_el2: int, moved: bool, explained: bool
 ) -> None:
-    """KVM_EXIT_MMIO for an access without a valid syndrome: helper and outcome are those of an entry all the same."""
+    """KVM_EXIT_MMIO for an access without a valid syndrome: helper and outcome are still those of an entry."""
     round_ = turn(trap(S, esr_el2, **page(HOLE)), user(S, MMIO_EXIT), entry(S, SKIP if moved else 0))
     prediction = predict(round_, "spec")
     explain = CATALOGUES["spec"].explainer(round_, prediction, {})

@@ -13,7 +13,7 @@ from harness.guest.predict_run import predict_run
 from harness.layout import CODE
 from harness.relations.divergence import Divergence, Unchecked
 from harness.relations.fp_simd import ZERO, compare_vectors, value
-from harness.trace.decode import decode, decode_vectors
+from harness.trace.decode import decode
 from harness.trace.events import VECTORS_SIZE, Event, Trace, Vectors
 from harness.trace.rounds import cut_runs
 from harness.trace.tracefile import format_trace, parse_trace
@@ -84,9 +84,10 @@ def test_they_come_from_the_record_and_survive_a_file() -> None:
     area = bytearray(b"".join(record(event, layout) for event in RUN))
     data = struct.pack("<66Q", *range(66))
     area[-VECTORS_SIZE:] = data
-    (vectors,) = decode_vectors(area, layout)
+    found = decode(area, layout)
+    (vectors,) = found.vectors
     assert vectors == Vectors(2, 0, data)
     assert value(vectors.data, 1) == 3 << 64 | 2
-    trace = Trace(decode(bytes(area), layout), "ok", 0, False, (vectors,))
+    trace = Trace(found.events, "ok", 0, False, (vectors,))
     assert parse_trace(format_trace(trace)) == trace
-    assert decode_vectors(area, LAYOUT.__class__(layout.size, LAYOUT.slots)) == (), "nobody knows where they are"
+    assert not decode(area, LAYOUT.__class__(layout.size, LAYOUT.slots)).vectors, "where they are is unknown"

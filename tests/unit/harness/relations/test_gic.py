@@ -36,7 +36,7 @@ def access(values: exceptions.State, address: int, rt: int, size: int = 4, *, wr
 
 
 def after(exit_: Switch, values: exceptions.State, data: int = 0, **fields: int) -> Switch:
-    """The entry behind an access that KVM did itself."""
+    """The entry after an access that KVM did itself."""
     return entry(values, SKIP, mmio_addr=exit_.far, mmio_data=data, marks=MARKS, **fields)
 
 

@@ -39,7 +39,7 @@ from harness.relations.gic_list_registers import (
 from harness.report.sites import sites
 from harness.report.trace_text import trace_lines
 from harness.scenario.code_layout import base_of
-from harness.trace.decode import decode, decode_lists, decode_vectors
+from harness.trace.decode import Records, decode
 from harness.trace.events import Lists, Trace
 from harness.trace.tracefile import format_trace, parse_trace
 from tests.support import traces
@@ -80,15 +80,14 @@ def test_they_go_through_a_record_and_a_file() -> None:
     record = head + struct.pack(f"<{WORDS}Q", *words)
     events = entry(state()), trap(state(), esr("HVC64")), user(state(), 0)
     area = b"".join(traces.record(event) + record for event in events)
-    assert decode(area, LAYOUT) == events
-    assert decode_lists(area) == tuple(Lists(i, words) for i in range(3))
-    assert decode_vectors(area, LAYOUT) == ()
-    trace = Trace(events, "ok", 0, False, lists=decode_lists(area))
+    lists = tuple(Lists(i, words) for i in range(3))
+    assert decode(area, LAYOUT) == Records(events, lists=lists)
+    trace = Trace(events, "ok", 0, False, lists=lists)
     assert parse_trace(format_trace(trace)) == trace
     seen = view(words)
     assert (seen.used, seen.hcr, seen.vmcr, seen.active, seen.lr) == (100, 101, 102, words[3:11], words[11:])
     with pytest.raises(AgentProtocolError, match="interrupt lists"):
-        decode_lists(record)
+        decode(record, LAYOUT)
 
 
 def test_a_file_with_others_is_no_trace() -> None:
@@ -103,7 +102,7 @@ def test_a_file_with_others_is_no_trace() -> None:
 
 def test_what_is_pending_is_shown_as_it_is_configured() -> None:
     assert entered(made(), shown(lr(40))) == []
-    assert entered(made(), shown(lr(40, more=GROUP_1 | EOI))) == [], "the hypervisor's own affair"
+    assert entered(made(), shown(lr(40, more=GROUP_1 | EOI))) == [], "the hypervisor's own choice"
     assert entered(made(), shown(lr(40, priority=0x87))) == [], "bits that a GIC need not have"
     for wrong in (lr(40, priority=0x40), lr(40, more=0), lr(40, more=GROUP_1 | HW), lr(40, more=GROUP_1 | 40 << 32)):
         assert entered(made(), shown(wrong)) == ["host.gic_list"], hex(wrong)
@@ -203,7 +202,7 @@ def test_more_than_there_is_room_for_come_in_their_order() -> None:
         spi(crowded, 40 + i, 0x80)
         crowded.irq(0, 40 + i).set_line(True)
     interface = crowded.enter(0)
-    assert (interface.pending, len(interface.waiting)) == ({}, 6), "which of them are presented, nobody knows"
+    assert (interface.pending, len(interface.waiting)) == ({}, 6), "which of them are presented is unknown"
     assert interface.acknowledge() is None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is owed after host actions and at exits of the newer steps; what may change while another vCPU runs."""
+"""What is required after host actions and at exits of the newer steps; what may change while another vCPU runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_abort_takes_the_place_of_the_access() -> None:
     at_entry = but(S, esr_el1=0x9600_0010, far_el1=MMIO)
     assert not differs(turn(LOAD, told, did("abort"), entry(at_entry, EXCEPTION))), "pending, as 6.1 does it"
     both = differs(turn(LOAD, told, did("abort"), entry(but(aborted(), x3=0x55))))
-    assert both == {"host.x3": (S[3], 0x55)}, "completed all the same"
+    assert both == {"host.x3": (S[3], 0x55)}, "it is completed nevertheless"
     assert differs(turn(LOAD, told, did("abort", error=2), entry(but(S, x3=0), SKIP))) == {}, "refused: it completes"
 
 
@@ -87,7 +87,7 @@ def test_an_abort_is_taken_from_what_userspace_left() -> None:
     done = turn(LOAD, told, *left, entry(after))
     assert done.action.inject and done.action.outcome == USER_INJECTED and not differs(done)
     nothing = turn(LOAD, told, did("reset"), entry(after))
-    assert not nothing.action.inject and "host.pc" in differs(nothing), "nobody asked for an exception"
+    assert not nothing.action.inject and "host.pc" in differs(nothing), "no exception was asked for"
 
 
 def test_what_a_guest_in_aarch32_state_is_owed_behind_a_reset() -> None:
@@ -120,13 +120,13 @@ def test_an_serror_behind_an_exception_of_kvms_own() -> None:
         done = turn(out, told, *asked, entry(after, hcr=hcr))
         assert (done.action.outcome, differs(done)) == (outcome, {})
     assert "host.pc" in differs(turn(out, told, *asked, entry(wrote))), "neither"
-    # Where another one pends, the syndrome tells.
+    # Where another one pends, the syndrome decides.
     done = turn(out._replace(hcr=exceptions.HCR_VSE), told, *asked, entry(taken, hcr=exceptions.HCR_VSE))
     assert (done.action.outcome, differs(done)) == (USER_INJECTED, {})
 
 
 def test_an_serror_that_is_taken_before_the_first_instruction() -> None:
-    """From 6.17 on; the vCPU has no exit yet that could tell."""
+    """From 6.17 on; the vCPU has no exit yet that could show it."""
     reset = {INDEX[name]: value for name, value in RESET_VALUES.items()} | {INDEX["vbar_el1"]: VECTORS.base}
     started = but(tuple(reset.get(i, S[i]) for i in range(len(S))), pstate=exceptions.EL1T)
     hosts = (host_set("vbar_el1", VECTORS.base), host_set("pstate", exceptions.EL1T), did("serror"))
@@ -159,7 +159,7 @@ def test_of_two_serrors_the_second_pends_where_the_first_was_taken() -> None:
 
 
 def test_an_serror_before_userspace_finished_an_access() -> None:
-    """The access comes first, whether the SError pends or is taken at once; an older one may pend all the same."""
+    """The access comes first, whether the SError pends or is taken at once; an older one may still pend."""
     unmasked = but(S, pstate=0x2C5)
     out, told, asked = LOAD._replace(values=unmasked), user(unmasked, 6), did("serror")
     done = but(unmasked, x3=0x55, pc=AT + 4)
@@ -194,7 +194,7 @@ def test_an_serror_behind_an_access_that_kvm_emulated() -> None:
 
 
 def test_what_is_written_while_an_exception_pends() -> None:
-    """A register that the exception does not touch is owed; one that it does may be taken along, or not."""
+    """A register that the exception does not touch must be as written; one that it touches may be replaced, or not."""
     told, pending = user(S, 6), but(S, esr_el1=0x9600_0010, far_el1=MMIO, x7=1)
     assert not differs(turn(LOAD, told, did("abort"), host_set("x7", 1), entry(pending, EXCEPTION)))
     assert differs(turn(LOAD, told, did("abort"), host_set("x7", 2), entry(pending, EXCEPTION))) == {"host.x7": (2, 1)}
@@ -269,7 +269,7 @@ def test_an_serror_that_is_taken_at_once_says_nothing_of_the_exit() -> None:
 
 
 def test_an_serror_that_is_taken_at_once_behind_an_instruction_that_kvm_did() -> None:
-    """KVM_RUN moves PC on for a WFI before it returns, the SError is taken from behind it."""
+    """KVM_RUN moves PC on for a WFI before it returns, the SError is taken from the next instruction."""
     unmasked = but(S, pstate=0)
     exit_, told = trap(unmasked, esr("WFX")), user(unmasked, 10)
     taken = but(
@@ -289,7 +289,7 @@ def test_registers_written_after_an_exception_that_was_taken_at_once() -> None:
     late = turn(LOAD, told, finish, did("abort"), wrote, entry(but(aborted(), elr_el1=0x45)))
     assert "host.elr_el1" in differs(late), "a run before that says nothing"
     unknown = turn(LOAD, told, did("abort"), wrote, finish, entry(aborted()))
-    assert not differs(unknown), "a run behind it: it may have pended until then"
+    assert not differs(unknown), "a run after it: it may have pended until then"
     pending = but(S, esr_el1=0x9600_0010, far_el1=MMIO, elr_el1=0x44)
     assert not differs(turn(LOAD, told, did("abort"), wrote, entry(pending, EXCEPTION))), "not judged where it pends"
 
@@ -320,7 +320,7 @@ def test_a_fetch_from_a_vector_in_a_slot_is_no_exception() -> None:
 
 
 def test_the_byte_order_of_an_access_may_change_while_it_is_pending() -> None:
-    """Nobody says which one it completes in; any other order is wrong."""
+    """Which one it completes in is not specified; any other order is wrong."""
     load, told = trap(S, load_esr(3, 2), **PAGE), user(S, 6)
     swapped = host_set("sctlr_el1", 1 << 25)
     for data, found in ((0x1234, {}), (0x3412, {}), (0x1243, {"host.x3": (0x1234, 0x1243)})):
@@ -347,7 +347,7 @@ def test_a_number_that_looks_like_a_register_is_no_write() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "before", "after", "owed"),
+    ("hosts", "before", "after", "required"),
     [
         ([did("serror")], 0, exceptions.HCR_VSE, None),
         ([did("serror")], 0, 0, exceptions.HCR_VSE),
@@ -360,11 +360,11 @@ def test_a_number_that_looks_like_a_register_is_no_write() -> None:
         ([], exceptions.HCR_VSE, 0, exceptions.HCR_VSE),
     ],
 )
-def test_virtual_interrupts_owed(hosts: list[Host], before: int, after: int, owed: int | None) -> None:
+def test_virtual_interrupts_owed(hosts: list[Host], before: int, after: int, required: int | None) -> None:
     """Pending until taken; lines as they were set last; a line outlives a reset or not, an SError does not."""
     done = turn(trap(S, esr("HVC64"), hcr=before), *hosts, entry(S, hcr=after))
     found = differs(done).get("host.hcr_el2")
-    assert found == (None if owed is None else (owed, after))
+    assert found == (None if required is None else (required, after))
 
 
 def test_a_secure_call() -> None:
@@ -403,7 +403,7 @@ def test_system_registers() -> None:
 
 
 def test_an_abort_for_an_address_beyond_the_vms_has_the_virtual_one() -> None:
-    """Which fault it is nobody says; where the guest was and what it touched is certain (Arm ARM D17.2.40)."""
+    """Which fault it is is not specified; where the guest was and what it touched is certain (Arm ARM D17.2.40)."""
     out = trap(S, load_esr(3), far=0x8_0000_0100, hpfar=(1 << 40) >> 12 << 4)
     for syndrome in (0x9600_0010, 0x9600_0004):
         assert not differs(turn(out, entry(but(S, esr_el1=syndrome, far_el1=0x8_0000_0100), EXCEPTION)))
@@ -457,7 +457,7 @@ def test_what_the_host_sees() -> None:
 
 @pytest.mark.parametrize(("mark", "visible"), [(0, 0x7FFF_FFFF), (PROTECTED << FLAGS_VCPU_SHIFT, 0x7FFF_FF7F)])
 def test_what_the_host_sees_of_a_register_that_is_not_the_guests(mark: int, visible: int) -> None:
-    """There is no second copy of a plain vCPU: that x7 is wrong is the affair of relation switch alone."""
+    """There is no second copy of a plain vCPU: that x7 is wrong is a matter of relation switch alone."""
     called = but(S, x0=0x8400_0000)
     loaded = entry(but(called, pc=AT), marks=mark)
     _, done = rounds((loaded, trap(but(called, x7=1, pc=AT + 4), esr("HVC64"), far=0, marks=mark), loaded))
@@ -561,7 +561,7 @@ def test_a_vcpu_that_is_called_on_starts_anew(answer: int) -> None:
 def test_a_call_of_which_the_host_overwrote_the_result(function: int, answer: int | None) -> None:
     """The module writes x0 before any other record shows what CPU_ON gave, and keeps what was there.
 
-    Whether the other vCPU had turned itself off does not matter: the call may be refused all the same, and it may be
+    Whether the other vCPU had turned itself off does not matter: the call may still be refused, and it may be
     off without a record that says so.  A trace from before the answer was kept proves neither outcome.
     """
     caller = but(S, x0=0xC400_0003, x1=1, x2=AT + 0x4000, x3=0x77)

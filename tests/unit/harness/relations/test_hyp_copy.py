@@ -32,7 +32,7 @@ CATALOGUE = Catalogue.load(CORPUS / "known", "spec")
 
 
 def trace(*, marks: int = 0, hcr: int = 0, hyp: tuple[Hyp, ...] | None = None) -> Trace:
-    """One run of a vCPU and the entry behind it, with copies that are the host's where none are given."""
+    """One run of a vCPU and the entry after it, with copies that are the host's where none are given."""
     common = {"hcr": hcr, "marks": marks}
     events = (entry(S, **common), trap(AFTER, esr("HVC64"), **common), entry(AFTER, marks=marks))
     same = tuple(Hyp(i, event.hcr, event.values) for i, event in enumerate(events))
@@ -71,7 +71,7 @@ def test_what_the_host_holds_of_a_protected_vcpu_is_what_it_sees() -> None:
     exit_ = hidden.events[1]
     assert isinstance(exit_, Switch)
     assert host_visible_gprs(hyp_copies(hidden)[1], exit_) == (1 << 31) - 1 & ~(1 << 2 | 1 << 7)
-    assert found(hidden) == [], "x0..x30 of a protected VM are the affair of save.reveal"
+    assert found(hidden) == [], "x0..x30 of a protected VM are compared by save.reveal"
     cpu = cpu_model("cortex-a72")
     for one, explained in ((seen, "protected-vm-hides-no-registers"), (hidden, None)):
         checked = check(SCENARIO, one, "spec", cpu, CATALOGUE)

@@ -133,7 +133,7 @@ def test_only_what_was_read_last_counts() -> None:
     write_then_read = ran(VCPU, 0, end), ran(OTHER, 0, end), ran(VCPU, 0xA0, end)
     assert found((WRITE, READ), *write_then_read) == [], "each run wrote before it read"
     still = ran(VCPU, 0xA0), ran(OTHER), ran(VCPU, 0xA0)
-    assert found((READ,), ran(VCPU), ran(OTHER), *still) == CHANGED, "told once"
+    assert found((READ,), ran(VCPU), ran(OTHER), *still) == CHANGED, "reported once"
 
 
 def test_which_registers() -> None:

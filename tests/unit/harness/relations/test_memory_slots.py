@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory slots: what KVM owes a request."""
+"""Memory slots: what KVM must answer to a request."""
 
 from __future__ import annotations
 

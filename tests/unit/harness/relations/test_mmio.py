@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KVM tells userspace of an MMIO access: address, length and direction, and the bytes that a store writes."""
+"""What KVM reports to userspace of an MMIO access: address, length and direction, and the bytes that a store writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support import traces
 DEVICE = {"far": 0x9000_0010, "hpfar": 0x90_0000}
 
 
-def shown(told: dict[str, int], *, esr: int, **registers: int) -> list[tuple[str, int | str, int | str]]:
+def shown(reported: dict[str, int], *, esr: int, **registers: int) -> list[tuple[str, int | str, int | str]]:
     before = traces.state(x5=0x1122_3344_5566_7788, **registers)
     exit_ = traces.trap(before, esr, **DEVICE)
-    user: Switch = traces.user(before, traces.MMIO_EXIT, **{"mmio_addr": 0x9000_0010, **told})
+    user: Switch = traces.user(before, traces.MMIO_EXIT, **{"mmio_addr": 0x9000_0010, **reported})
     round_ = traces.turn(exit_, user, traces.entry(before, traces.SKIP))
     return [(d.name, d.expected, d.observed) for d in compare_mmio_exit(round_)]
 
@@ -30,13 +30,13 @@ def test_what_is_owed_is_nothing() -> None:
 
 
 def test_a_big_endian_store_is_told_in_memory_order() -> None:
-    told = {"mmio_len": 0x102, "mmio_data": 0x8877}
-    assert shown(told, esr=STORE_HALF, sctlr_el1=SCTLR_EE) == []
-    assert shown(told, esr=STORE_HALF) == [("host.mmio_data", 0x7788, 0x8877)]
+    reported = {"mmio_len": 0x102, "mmio_data": 0x8877}
+    assert shown(reported, esr=STORE_HALF, sctlr_el1=SCTLR_EE) == []
+    assert shown(reported, esr=STORE_HALF) == [("host.mmio_data", 0x7788, 0x8877)]
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("reported", "name"),
     [
         ({"mmio_len": 0x102, "mmio_data": 0x7788, "mmio_addr": 0x9000_0018}, "host.mmio_addr"),
         ({"mmio_len": 0x104, "mmio_data": 0x7788}, "host.mmio_len"),
@@ -44,5 +44,5 @@ def test_a_big_endian_store_is_told_in_memory_order() -> None:
         ({"mmio_len": 0x102, "mmio_data": 0x7789}, "host.mmio_data"),
     ],
 )
-def test_each_part_that_is_wrong_is_shown(told: dict[str, int], name: str) -> None:
-    assert [found[0] for found in shown(told, esr=STORE_HALF)] == [name]
+def test_each_part_that_is_wrong_is_shown(reported: dict[str, int], name: str) -> None:
+    assert [found[0] for found in shown(reported, esr=STORE_HALF)] == [name]

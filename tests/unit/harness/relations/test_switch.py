@@ -65,7 +65,7 @@ def test_a_call_that_is_come_by_twice() -> None:
 @pytest.mark.parametrize("register", NAMES)
 @pytest.mark.parametrize("bit", [0, 2, 63])
 def test_switch(register: str, bit: int) -> None:
-    """An interrupt before the first instruction: every register must come back, but for bits that the CPU lacks."""
+    """An interrupt before the first instruction: every register must come back, except for bits that the CPU lacks."""
     value = BEFORE[INDEX[register]] ^ 1 << bit
     found = run(BEFORE, but(BEFORE, **{register: value}), code=0)
     mask = A72.masks.get(INDEX[register])
@@ -125,7 +125,7 @@ def test_pending_work_is_done_before_the_guest_runs() -> None:
 
 
 def test_a_pc_that_the_guest_cannot_have() -> None:
-    """The HVC at the entry must trap: the guest cannot be behind the next instruction."""
+    """The HVC at the entry must trap: the guest cannot be past the next instruction."""
     found = run(BEFORE, but(BEFORE, pc=AT + 8), code=0)
     assert isinstance(found["switch.pc"], Divergence)
 
@@ -207,7 +207,7 @@ def test_far_from_everything_the_page_above_ram_is_checked_too() -> None:
 
 
 def test_a_guest_in_aarch32_state_is_not_judged() -> None:
-    """Scenarios are A64 code: what it does as A32, nobody follows here."""
+    """Scenarios are A64 code: what it does as A32 is not followed here."""
     before = but(S, pstate=0xF0)
     assert set(run(before, but(before, pc=AT + 0x40), syndrome=esr("IABT_LOW"))) == {"unchecked"}
     there = trap(before, esr("HVC32"))
@@ -215,7 +215,7 @@ def test_a_guest_in_aarch32_state_is_not_judged() -> None:
 
 
 def test_a_guest_that_came_back_to_where_it_was_at_another_level() -> None:
-    """At EL0 the vectors' instruction is undefined: the trap is that of EL1, behind an exception to it."""
+    """At EL0 the vectors' instruction is undefined: the trap is that of EL1, after an exception to it."""
     vector = VECTORS.base + 0x400
     before = but(S, pstate=0, vbar_el1=VECTORS.base, pc=vector)
     taken = but(before, pstate=0x3C5, elr_el1=vector, spsr_el1=0, esr_el1=0x200_0000)

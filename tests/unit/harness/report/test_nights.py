@@ -9,7 +9,7 @@ import pytest
 
 from harness.report.campaign_data import Run
 from harness.report.html_nights import nights
-from harness.report.nights import Change, ids_of, nights_of, nights_with
+from harness.report.nights import Change, ids_of, nights_of, nights_with, nights_with_erratum
 
 
 def run(id_: str, summary: Any, target: str = "kvm-nvhe") -> Run:
@@ -49,3 +49,4 @@ def test_in_how_many_runs_something_was_found() -> None:
     runs = [run(str(i), {"findings": [{"id": name} for name in names]}) for i, names in enumerate(("ab", "c", ""))]
     assert nights_with((*runs, run("9", None)), ("a", "c")) == (2, 3)
     assert nights_with(runs, ()) == (0, 3)
+    assert nights_with_erratum((run("1", found("a")), run("2", found("b", "a")), run("3", None)), "a") == (2, 2)

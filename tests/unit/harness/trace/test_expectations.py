@@ -18,7 +18,7 @@ TRACE = load_trace(GOLDEN / "mixture.trace.json")
 
 
 def judged(after: str, *lines: str) -> list[tuple[int | None, bool, str]]:
-    """Put expectations behind a line of the scenario, or at its end, and judge them on its trace."""
+    """Put expectations after a line of the scenario, or at its end, and judge them on its trace."""
     head, line, tail = TEXT.partition(f"{after}\n")
     text = head + line + "".join(f"expect {one}\n" for one in lines) + tail
     return [(one.observed, one.failed, one.why) for one in judge_expectations(parse(text), TRACE)]

@@ -29,7 +29,7 @@ def api(op: int, *arguments: int) -> bytes:
 
 def test_a_ring_goes_round(tmp_path: Path) -> None:
     one, two = in_ring(entry(state()), 3, 1), in_ring(trap(state(x5=9), 0x5A00_0000), 3, 1)
-    size = len(one) + len(two) + 24  # a header fits behind the second, a third record does not
+    size = len(one) + len(two) + 24  # a header fits after the second, a third record does not
     area = bytearray(size)
     area[: len(one)], area[len(one) : len(one) + len(two)] = one, two
     first = tuple(ring.decode(memoryview(area), 0, len(one) + len(two), LAYOUT))

@@ -26,7 +26,7 @@ def asked(slot: Slot, error: int = 0, context: int = 0) -> Host:
 
 
 def test_the_world_follows_the_trace() -> None:
-    """What holds at an exit holds for the turn behind it; another VM is not concerned."""
+    """What holds at an exit holds for the round that it begins; another VM is not concerned."""
     moved = WHOLE._replace(base=FAR, kind="rw")
     at_exit = trap(S, ESR_TRAP_MRS)
     events = [entry(S), at_exit, asked(moved), entry(S), at_exit, asked(gone(1), errno.EINVAL), entry(S)]

@@ -96,6 +96,7 @@ def test_a_wrong_emulator(name: str, reason: str) -> None:
         ("memory_mib = 512", "memory_mib = 255", 5, "expected a whole number from 256 to 16384"),
         ("memory_mib = 512", "memory_mib = 512.0", 5, "expected a whole number"),
         ("shared_mib = 16", "shared_mib = 0", 6, "from 1 to 1024"),
+        ("shared_mib = 16", "shared_mib = 16\nfast_qemu = 1", 7, "fast_qemu is 1; expected true or false"),
         ('mode = "nvhe"', 'mode = "hvhe"', 2, 'expected one of "nvhe", "vhe", "protected"'),
         ('mode = "nvhe"', 'mode = ["nvhe"]', 2, 'expected one of "nvhe"'),
         ('cpu = "cortex-a72"', 'cpu = "a b"', 3, "expected a QEMU CPU model"),

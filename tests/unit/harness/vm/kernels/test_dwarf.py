@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from harness.coverage.kvm_code import Covered, files
 from harness.errors import InputError
 from harness.vm.build.prepare import CROSS
-from harness.vm.kernels.dwarf import LineRow, read_lines
+from harness.vm.kernels.dwarf import LineRow, read_function_line, read_lines
 from harness.vm.kernels.kallsyms import LOAD_OFFSET
 
 SOURCE = """\
@@ -29,13 +31,17 @@ SECTIONS {
 .head.text : { *(.head.text) }
 . = ALIGN(64);
 .text : { *(.text) }
+.notes : { *(.note.gnu.build-id) }
 /DISCARD/ : { *(.eh_frame) *(.note*) }
 }
 """
 
 
-def build(directory: Path, source: str = SOURCE) -> tuple[Path, Path]:
-    """Compile a kernel of one function; return it with debug information, and as an image."""
+def build(directory: Path, source: str = SOURCE, *, identity: str = "none") -> tuple[Path, Path]:
+    """Compile a kernel of one function; return it with debug information, and as an image.
+
+    ``identity`` is its build id, ``0x`` and hexadecimal digits, which the image has after the code.
+    """
     tree = directory / "arch" / "arm64" / "kvm"
     tree.mkdir(parents=True)
     (tree / "demo.c").write_text(source)
@@ -47,7 +53,7 @@ def build(directory: Path, source: str = SOURCE) -> tuple[Path, Path]:
         "-fno-asynchronous-unwind-tables",
         "-nostdlib",
         "-static",
-        "-Wl,--build-id=none",
+        f"-Wl,--build-id={identity}",
         "-T",
         "script",
     )
@@ -64,6 +70,38 @@ def test_lines_of_a_kernel(tmp_path: Path) -> None:
     assert {row.line for row in rows} == {3, 4, 5, 6, 7}
     assert min(row.begin for row in rows) == 64
     assert max(row.end for row in rows) <= image.stat().st_size
+
+
+def test_where_a_function_begins(tmp_path: Path) -> None:
+    vmlinux, image = build(tmp_path, identity="0x" + "5a" * 20)
+    assert read_function_line(vmlinux, image, "demo") == ("arch/arm64/kvm/demo.c", 2)
+    assert read_function_line(vmlinux, image, "another") is None
+    debug = tmp_path / "vmlinux.debug"
+    subprocess.run([f"{CROSS}objcopy", "--only-keep-debug", str(vmlinux), str(debug)], check=True)
+    assert read_function_line(debug, image, "demo") == ("arch/arm64/kvm/demo.c", 2)
+    _, other = build(tmp_path / "other", identity="0x" + "5b" * 20)
+    with pytest.raises(InputError, match="is of another kernel"):
+        read_function_line(debug, other, "demo")
+
+
+def test_where_a_function_begins_without_a_table_of_ranges(tmp_path: Path) -> None:
+    vmlinux, image = build(tmp_path)
+    bare = tmp_path / "vmlinux.bare"  # as clang writes it
+    subprocess.run([f"{CROSS}objcopy", "-R", ".debug_aranges", str(vmlinux), str(bare)], check=True)
+    assert read_function_line(bare, image, "demo") == ("arch/arm64/kvm/demo.c", 2)
+
+
+def test_a_damaged_vmlinux_is_refused(tmp_path: Path) -> None:
+    vmlinux, image = build(tmp_path)
+    data, draw = vmlinux.read_bytes(), random.Random(7)
+    for _ in range(120):
+        damaged = bytearray(data)
+        for _ in range(draw.choice((1, 4, 16))):
+            damaged[draw.randrange(len(data))] = draw.randrange(256)
+        vmlinux.write_bytes(damaged[: draw.choice((len(data), draw.randrange(len(data))))])
+        with suppress(InputError):
+            read_function_line(vmlinux, image, "demo")
+            read_lines(vmlinux, image, [(64, image.stat().st_size)])
 
 
 def test_a_vmlinux_of_another_kernel_is_refused(tmp_path: Path) -> None:
