@@ -80,7 +80,7 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
     seed = live.seed if live.seed is not None else secrets.randbits(32)
     kept = kept_rows()
     with campaign_directory(out, ()):
-        database = Database(url)
+        database = Database(url, keep_connection=True)
         known = {**asdict(live.targets), "seed": seed, "jobs": live.jobs or 0, "cluster": True}
         run = RunRecorder(History(database), {name: value for name, value in known.items() if name != "kernel"})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
