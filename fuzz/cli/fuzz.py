@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from typing import TextIO
 
 import click
 
@@ -27,18 +25,13 @@ from fuzz.cli.options import (
     targets_of,
 )
 from fuzz.cli.output import json_text, print_json, program
-from fuzz.cli.progress import progress_printer
+from fuzz.cli.progress import StatusLine, progress_printer
 from fuzz.paths import DEFAULT_OUT, SEEDS
 from harness.errors import InputError
 from harness.output_file import write_whole
 from harness.vm.config import list_configs
 
 _say = progress_printer("fuzz")
-
-QUIET_SECONDS = 10
-"""Interval between status lines on a stream that is no terminal."""
-_NEVER = -(1 << 62)
-"""A number of ticks that is never reached."""
 
 EPILOG = """\
 examples:
@@ -145,7 +138,7 @@ def command(args: Args) -> int:
         program=program(),
         corpus=args.corpus or SEEDS,
     )
-    status = _Status(sys.stderr, quiet=args.quiet)
+    status = StatusLine(sys.stderr, quiet=args.quiet)
     if args.cluster is None:
         if args.targets is not None:
             raise InputError("--targets", None, "without --cluster; one campaign on this machine has one --target")
@@ -169,33 +162,3 @@ def command(args: Args) -> int:
     else:
         print(all_counts(summary) if args.verbose else screen(summary), flush=True)
     return summary.exit_status
-
-
-class _Status:
-    """The status line: rewritten in place on a terminal, a new line from time to time on other streams."""
-
-    def __init__(self, stream: TextIO, *, quiet: bool) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty() and not quiet
-        self._ticks = _NEVER if quiet else 0
-
-    def tick(self, line: str) -> None:
-        """Show the campaign's status; called about once a second."""
-        if self._terminal:
-            width = shutil.get_terminal_size().columns
-            self._write(f"\r\x1b[K{line[: width - 1]}")
-        elif self._ticks % QUIET_SECONDS == 0 and self._ticks:
-            self._write(f"{line}\n")
-        self._ticks += 1
-
-    def clear(self) -> None:
-        """Clear the terminal's line."""
-        if self._terminal:
-            self._write("\r\x1b[K")
-
-    def _write(self, what: str) -> None:
-        try:
-            self._stream.write(what)
-            self._stream.flush()
-        except OSError:
-            self._terminal, self._ticks = False, _NEVER  # the reader is gone: the campaign continues

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
@@ -17,6 +18,10 @@ from fuzz.cli.output import with_program_name
 
 _COUNT = re.compile(r"(\d+) of (\d+)\b")
 """The beginning of a line of progress: number done, total."""
+QUIET_SECONDS = 10
+"""Interval between status lines on a stream that is no terminal."""
+_NEVER = -(1 << 62)
+"""A number of ticks that is never reached."""
 
 
 def say(line: str) -> None:
@@ -65,3 +70,33 @@ def bar(who: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
         length=total, label=who, file=sys.stderr, hidden=hidden, width=room, show_pos=True, show_percent=False
     ) as made:
         yield lambda: made.update(1)
+
+
+class StatusLine:
+    """The status line of a campaign: rewritten in place on a terminal, a new line at intervals on other streams."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty() and not quiet
+        self._ticks = _NEVER if quiet else 0
+
+    def tick(self, line: str) -> None:
+        """Show the campaign's status; called about once a second."""
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            self._write(f"\r\x1b[K{line[: width - 1]}")
+        elif self._ticks % QUIET_SECONDS == 0 and self._ticks:
+            self._write(f"{line}\n")
+        self._ticks += 1
+
+    def clear(self) -> None:
+        """Clear the terminal's line."""
+        if self._terminal:
+            self._write("\r\x1b[K")
+
+    def _write(self, what: str) -> None:
+        try:
+            self._stream.write(what)
+            self._stream.flush()
+        except OSError:
+            self._terminal, self._ticks = False, _NEVER  # the reader is gone: the campaign continues

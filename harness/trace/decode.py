@@ -80,7 +80,7 @@ class ContextLayout:
 
 
 class Records(NamedTuple):
-    """The records of a trace area: events, and what extends them, each in its order, as :class:`Trace` has them."""
+    """The records of a trace area, each kind in its order, as in :class:`harness.trace.events.Trace`."""
 
     events: tuple[Event, ...]
     vectors: tuple[Vectors, ...] = ()

@@ -205,7 +205,8 @@ def started(process: subprocess.Popen[str]) -> bool:
 @pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
 def test_ctrl_c_at_once(delay: float, words: dict[str, str], tmp_path: Path) -> None:
     """Also while Python imports.  The command waits for a FIFO, so that it still runs."""
-    command = [str(launcher(tmp_path)), "replay", words["FIFO"]]
+    # A shell lets its background jobs ignore SIGINT, and what they start, too.
+    command = ["env", "--default-signal=INT", str(launcher(tmp_path)), "replay", words["FIFO"]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         begun = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.compiled import build, modules
+from fuzz.compiled.use import SUFFIX
 from harness.errors import SetupError
 from harness.layout import CODE
 from harness.vm.cache import Cache
@@ -41,4 +42,4 @@ def test_one_module_is_built_and_imported(tmp_path: Path, monkeypatch: pytest.Mo
     entry = build.compile_checker(Cache(tmp_path), lines.append)
     assert entry.path.name == f"compiled-{modules.key_of()}"
     done = subprocess.run([sys.executable, "-c", ASK, str(entry.path)], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == [str(entry.path / "harness.layout.so"), str(CODE.base)], done.stderr
+    assert done.stdout.split() == [str(entry.path / f"harness.layout{SUFFIX}"), str(CODE.base)], done.stderr

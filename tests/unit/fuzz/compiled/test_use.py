@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.compiled.modules import MODULES, ROOMS, SOURCES, key_of
-from fuzz.compiled.use import KIND, PURE, CompiledFinder, find_build, use_compiled
+from fuzz.compiled.use import KIND, PURE, SUFFIX, CompiledFinder, find_build, use_compiled
 from harness.vm.cache import Cache
 
 ASK = (
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Path:
     """A cache with a build for the sources that are here: of one module, as a file that is no extension module."""
 
     def build(directory: Path) -> dict[str, object]:
-        (directory / "harness.trace.rounds.so").write_bytes(b"no extension module")
+        (directory / f"harness.trace.rounds{SUFFIX}").write_bytes(b"no extension module")
         return {}
 
     Cache(tmp_path / "shadowfuzz").get(KIND, key_of(), build)
@@ -52,7 +52,7 @@ def test_the_finder_finds_what_the_build_has(place: Path) -> None:
     assert build is not None
     finder = CompiledFinder(build.path)
     spec = finder.find_spec("harness.trace.rounds")
-    assert spec is not None and spec.origin == str(build.path / "harness.trace.rounds.so")
+    assert spec is not None and spec.origin == str(build.path / f"harness.trace.rounds{SUFFIX}")
     assert finder.find_spec("harness.trace.pending") is None
 
 

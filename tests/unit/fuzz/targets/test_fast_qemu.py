@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cli.fuzz import targets_of
 from fuzz.cli.main import parsed
+from fuzz.cli.options import targets_of
 from fuzz.targets import fast_qemu
 from fuzz.targets.fast_qemu import MAX_DIFFERENCES, Comparison, choose_qemu, compare_machines, corpus_of, set_up
 from fuzz.targets.options import TargetOptions
