@@ -96,12 +96,11 @@ def _host_wrote(case: Case, index: int, expected: int, observed: int) -> bool:
     if index in (exceptions.PC, exceptions.PSTATE):
         finished = observed != value and any(host.op == OP_FINISH for host in case.round.host_actions)
         if finished or entry.pending & PENDING["increment_pc"]:
-            # The completion of an MMIO exit runs after the host's write, and advances PC from there.
-            state = entry.values[exceptions.PSTATE]
-            moved = exceptions.state_after_instruction(
-                value, state if index == exceptions.PC else value, case.round.wide
-            )
-            return observed == moved[index != exceptions.PC]
+            # The completion of an MMIO exit runs after the host's write, and advances PC from there, in the execution
+            # state of then: PSTATE may be written later.
+            if index == exceptions.PC:
+                return observed in case.pc_after(value)
+            return observed == exceptions.state_after_instruction(value, value, case.round.wide)[1]
     if index == exceptions.MDSCR and (not (value ^ observed) & 0xFFFF_FFFF or exceptions.os_locked(value, observed)):
         return True  # RES0 above; while userspace debugs the guest 6.1 keeps 32 bits (guest_debug_preserved)
     return case.same(index, value, observed)

@@ -6,7 +6,7 @@ Sources: Arm DEN 0022 5.4 (CPU_ON), 6.4 (initial core state); docs/spec/kvm.md s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME, MASK64
@@ -23,7 +23,7 @@ HIBERNATE_OFF = 1
 """The type of SYSTEM_OFF2 (DEN 0022F 5.11), and its bit in the result of PSCI_FEATURES for that call."""
 AFFINITY = 0xFF_00FF_FFFF
 """Affinity fields of an MPIDR (DEN 0022 5.1.4, target_cpu); the one vCPU has affinity 0."""
-X0_ID = BY_NAME["x0"].one_reg
+X0_ID, PC_ID = BY_NAME["x0"].one_reg, BY_NAME["pc"].one_reg
 OVERWRITTEN = "a vCPU that PSCI CPU_ON may have reset: the answer was overwritten before any record"
 """Why the next round of the vCPU that a CPU_ON names is not compared, in traces from before ``held`` was recorded."""
 
@@ -93,7 +93,14 @@ class CpuOnCalls:
         self._called: dict[int, CalledOn] = {}
 
     def on_host(self, host: Host) -> None:
-        """Follow a host action: it may record a call's result; a result that it overwrites is taken as SUCCESS."""
+        """Follow a host action: it may record a call's result; a result that it overwrites is taken as SUCCESS.
+
+        KVM resets a vCPU that CPU_ON starts before userspace's next access to its registers: what this writes stays.
+        """
+        call = self._called.get(host.context)
+        if call is not None and host.op == OP_SET and not host.error and host.a in (PC_ID, X0_ID):
+            written = replace(call, context_id=host.b) if host.a == X0_ID else replace(call, entry_point=host.b)
+            self._called[host.context] = written
         if host.context not in self._asking or host.a != X0_ID or host.error:
             return
         if host.op == OP_HELD:

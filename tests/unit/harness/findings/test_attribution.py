@@ -384,6 +384,8 @@ def test_what_is_not_determined_with_a_rule_is_not_predicted_by_it() -> None:
         ("serror_while_stepped_with_own_ss", "7.3.4"),
         ("pstate_written_between_abort_and_run", "7.3.4"),
         ("pstate_written_between_abort_and_run", "6.12.117"),
+        ("pc_and_pstate_written_around_run", "7.3.4"),
+        ("started_while_stepped_with_own_ss", "6.1.192"),
     ],
 )
 def test_what_the_tool_once_took_for_a_finding_is_none(name: str, release: str) -> None:
