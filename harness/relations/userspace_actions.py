@@ -173,7 +173,7 @@ class _Actions:
         self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
         # With RESET_COMPLETES the access stays pending over the reset.  So does one that an abort replaced, if the
         # abort is still pending: KVM_RUN takes the abort first, then completes the access.
-        left = self.access or (self.aborted and self.kept)
+        left = self.access or self.aborted
         self.access = host.asked and left and RESET_COMPLETES in errata
         self.excepted = self.unsettled = self.waiting = self.aborted = self.either_vector = False
         self.was_reset = True

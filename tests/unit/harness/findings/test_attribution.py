@@ -22,7 +22,7 @@ from harness.guest.el2_errata import DROPS_LINES, DROPS_SERROR, NO_DEBUG, PVM_DR
 from harness.layout import DATA
 from harness.model.prediction import Prediction
 from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR
-from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence
+from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence, joined
 from harness.relations.errata import (
     ABORTED_COMPLETES,
     CPU_ON_KEEPS_SERROR,
@@ -336,6 +336,12 @@ def test_what_a_rule_uncovers_may_be_another_ones() -> None:
         found = unexplained("line_and_rejected_register", "7.3.4", TargetErrata(errata))
         assert {one.register for one in found} == {"hcr_el2", "pc"}
         assert {one.cause for one in found} == causes_of
+
+
+def test_a_reset_leaves_the_access_whose_place_an_abort_took() -> None:
+    """Whether or not it leaves the abort, too: a later KVM_RUN completes the access."""
+    found = unexplained("abort_reset_abort_run", "6.1.192", TargetErrata(ALL))
+    assert {one.cause for one in found if one.register == "pc"} == {joined({ABORTED_COMPLETES, RESET_COMPLETES})}
 
 
 def test_each_of_two_serrors_may_be_the_one_that_a_reset_leaves() -> None:
