@@ -225,20 +225,14 @@ def _exceptions_entered(case: Case, exit_: Switch) -> Iterator[tuple[State, bool
             going += entered
             yield from ((each, False) for each in entered)
             if is_access:
-                going = [_moved(each, round_.wide) for each in going]
+                going = [exceptions.skip(each, round_.wide) for each in going]
                 # The access that an abort took the place of may be completed (erratum aborted-access-completes).
-                yield from ((_moved(each, round_.wide), False) for each in entered)
+                yield from ((exceptions.skip(each, round_.wide), False) for each in entered)
             is_access = False
 
 
 def _put(state: State, changed: Mapping[int, int]) -> State:
     return tuple(changed.get(i, value) for i, value in enumerate(state))
-
-
-def _moved(state: State, wide: bool) -> State:
-    """Return a state after the instruction at its PC."""
-    pc, pstate = exceptions.state_after_instruction(state[exceptions.PC], state[exceptions.PSTATE], wide)
-    return _put(state, {exceptions.PC: pc, exceptions.PSTATE: pstate})
 
 
 def _same(exit_: Switch, index: int, required: int, observed: int) -> bool:

@@ -171,8 +171,8 @@ class _Actions:
             self._restore_banked()
         apply_reset(state, self.round.world, keeps_banked)
         self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
-        # With RESET_COMPLETES the access stays pending over the reset.  So does one that an abort replaced, if the
-        # abort is still pending: KVM_RUN takes the abort first, then completes the access.
+        # With RESET_COMPLETES the access stays pending over the reset, also one that an abort replaced.  If the abort
+        # stays pending, too (RESET_KEEPS_ABORT), KVM_RUN takes it first, then completes the access.
         left = self.access or self.aborted
         self.access = host.asked and left and RESET_COMPLETES in errata
         self.excepted = self.unsettled = self.waiting = self.aborted = self.either_vector = False
