@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -119,10 +119,7 @@ def run_live_campaign(
         new = NewClusterCounter(Store(database, FINDINGS), kept)
 
         def tick(now: Progress) -> None:
-            clusters = now.stats.group("unexplained")
-            if fresh := new.add(clusters):
-                export_found(database, out, fresh)  # the commands that readers print work while the campaign runs
-            display.tick(status_line(now, new.count(clusters)))
+            display.tick(status_line(now, export_new(new, database, out, now)))
             diary.tick(now)
 
         with until_signal() as stopped:
@@ -136,18 +133,32 @@ def run_live_campaign(
     return summary
 
 
-def export_found(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
-    """Write the directories of findings (None: of all); return a count by error.
+def export_found(database: Database, out: Path) -> dict[str, int]:
+    """Write the directories of all findings; return a count by error.
 
     The database has their contents, too.
     """
     failed: dict[str, int] = {}
     for shelf in (FINDINGS, FLAKY):
         try:
-            Store(database, shelf).export(out / shelf, only)
+            Store(database, shelf).export(out / shelf)
         except OSError as error:
             failed[f"{out / shelf}: {error.strerror or error}"] = 1
+        except InputError as error:
+            failed[str(error)] = 1
     return failed
+
+
+def export_new(counter: NewClusterCounter, database: Database, out: Path, now: Progress) -> int:
+    """Write the directories of clusters that became new, and return how many are new in all.
+
+    So the commands that readers print work while the campaign runs; what cannot be written now is written at its end.
+    """
+    clusters = now.stats.group("unexplained")
+    if fresh := counter.add(clusters):
+        with suppress(OSError):
+            Store(database, FINDINGS).export(out / FINDINGS, fresh)
+    return counter.count(clusters)
 
 
 class RunRecorder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from fuzz.campaign.campaign_results import CampaignOptions
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.guidance import Guide
 from fuzz.campaign.limits import MAX_JOBS, MODEL
-from fuzz.campaign.live_campaign import Display, LivePlan, RunRecorder, export_found
+from fuzz.campaign.live_campaign import Display, LivePlan, RunRecorder, export_found, export_new
 from fuzz.campaign.offers import FIRST_EDGE
 from fuzz.campaign.parent import CORPUS, Outcome, Progress, campaign_directory, until_signal
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -91,10 +91,7 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
             nonlocal next_rows, most
             most = max(most, now.alive)
             working = sum(not node.is_over for node in totals.nodes.values())
-            clusters = now.stats.group("unexplained")
-            if fresh := new.add(clusters):
-                _export(database, out, fresh)  # the commands that readers print work while the campaign runs
-            display.tick(f"{working} nodes, {status_line(now, new.count(clusters))}")
+            display.tick(f"{working} nodes, {status_line(now, export_new(new, database, out, now))}")
             run.tick(now)
             if time.monotonic() >= next_rows:
                 next_rows = time.monotonic() + ROWS_SECONDS
@@ -114,7 +111,7 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
             *(guide.mode, live.accept_kept, guide.kvm_off, live.program),
         )
         edges = sum(_corpus(database, subject, out) for subject, *_ in totals.subjects)
-        summary = summarise(asked, _with_first_exit(outcome, totals), kept, _export(database, out), edges)
+        summary = summarise(asked, _with_first_exit(outcome, totals), kept, export_found(database, out), edges)
         run.end(summary.to_json())
     return summary
 
@@ -134,14 +131,6 @@ class _Jobs:
         corpus = tuple(str(path.absolute()) for path in live.corpus) if live.given_corpus else ()
         store = str(live.store)
         return NodeJob(self._run, node, targets, workers, seed, store, live.coverage, corpus).to_json()
-
-
-def _export(database: Database, out: Path, only: Collection[str] | None = None) -> dict[str, int]:
-    """Write the directories of findings; return why that could not be done: a database may be away for a while."""
-    try:
-        return export_found(database, out, only)
-    except InputError as error:
-        return {str(error): 1}
 
 
 def _note(table: NodeTable, totals: Totals, run: str) -> None:

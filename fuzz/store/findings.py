@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,20 @@ class Store:
         """
         return self.readable_examples()[0]
 
+    def examples_of(self, id_: str) -> tuple[Example, ...]:
+        """Return the scenarios of one finding; rows that cannot be read are left out."""
+        return self._examples("AND id = :id", id=id_)[0].get(id_, ())
+
     def readable_examples(self) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
         """Return :meth:`examples`, and the rows that cannot be read."""
+        return self._examples("")
+
+    def _examples(self, condition: str, **values: str) -> tuple[dict[str, tuple[Example, ...]], tuple[Unreadable, ...]]:
+        sql = (
+            f"SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf {condition} ORDER BY id, leader"
+        )
         with self._database.access() as access:
-            sql = "SELECT id, leader, example, simplicity FROM examples WHERE shelf = :shelf ORDER BY id, leader"
-            rows, others = access.readable_rows("examples", sql, shelf=self.shelf)
+            rows, others = access.readable_rows("examples", sql, shelf=self.shelf, **values)
         found: dict[str, tuple[Example, ...]] = {}
         for row in rows:
             example = Example(row["leader"], row["example"], row["simplicity"])
@@ -261,14 +271,18 @@ class Store:
             rows, _ = access.readable_rows("texts", sql, shelf=self.shelf, id=id_)
             return {row["name"]: row["text"] for row in rows}
 
+    def _readable(self, ids: Iterable[str]) -> Iterator[tuple[Entry, Mapping[str, str]]]:
+        """Yield those of some findings that are there and can be read, with their texts."""
+        for id_ in ids:
+            with suppress(InputError):
+                yield self.entry(id_), self.texts(id_)
+
     def export(self, root: Path, only: Collection[str] | None = None) -> None:
         """Write every readable finding as a directory below ``root``, over existing ones.
 
         ``only``: their ids (None: all).  OSError: it cannot be written.
         """
-        for entry, texts in self.read()[0]:
-            if only is not None and entry.finding.id not in only:
-                continue
+        for entry, texts in self.read()[0] if only is None else self._readable(only):
             place = root / entry.finding.id
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)

@@ -84,7 +84,7 @@ class Carrier:
         except InputError as error:
             self.unreadable[key] = str(error)
             return False
-        examples = store.examples().get(id_, ())
+        examples = store.examples_of(id_)
         with self._shared.access(write=True, durable=True) as access:
             _put(access, entry, row, texts)
             for example in examples:
