@@ -17,6 +17,8 @@ MAX_FETCHED = 1 << 16
 """So many scenarios of others a node takes in its life: more than a target has features."""
 MAX_WAITING = 4096
 """So many offers wait while the database cannot be reached; then the oldest go."""
+EXCHANGED = PUSHED, FETCHED = "scenarios pushed", "scenarios fetched"
+"""The counts of what went well."""
 
 
 class Exchange:
@@ -52,7 +54,7 @@ class Exchange:
     def push(self) -> None:
         """Give what waits to all.  StoreError: it could not be written; it waits."""
         if self._waiting:
-            self.counts["scenarios pushed"] += self._shared.push(tuple(self._waiting.values()))
+            self.counts[PUSHED] += self._shared.push(tuple(self._waiting.values()))
             self._waiting.clear()
 
     def fetch(self) -> int:
@@ -61,7 +63,7 @@ class Exchange:
         InputError: it could not be read.  OSError: it could not be written; the next call goes on there.
         """
         taken = 0
-        while self.counts["scenarios fetched"] < MAX_FETCHED:
+        while self.counts[FETCHED] < MAX_FETCHED:
             found = self._shared.fetch(self._serial)
             self.counts["rows of the corpus that cannot be read"] += len(found.unreadable)
             for offer in found.offers:
@@ -70,7 +72,7 @@ class Exchange:
             self._serial = found.serial
             if rows < BATCH:
                 break
-        self.counts["scenarios fetched"] += taken
+        self.counts[FETCHED] += taken
         return taken
 
     def _place(self, offer: Offer) -> bool:

@@ -24,7 +24,7 @@ from fuzz.campaign.guidance import Guide, choose_guide
 from fuzz.campaign.offers import OFFERS
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
 from fuzz.campaign.worker_job import Launcher
-from fuzz.cluster.exchange import Exchange
+from fuzz.cluster.exchange import EXCHANGED, Exchange, sentences
 from fuzz.cluster.left_behind import hold, remove, settle
 from fuzz.cluster.node_job import NodeJob
 from fuzz.cluster.node_report import ENDED, FAILED, PREPARING, RUNNING, NodeReport
@@ -136,7 +136,8 @@ class Node:
             outcome = run_campaign(Plan(FOREVER, job.workers, place), launch, tick, self._stop.is_set)
         why = sync.last_time() or outcome.failure
         stats = only_carried(outcome.stats, sync.carrier.carried)
-        self._tell(stats=stats, seconds=outcome.seconds, alive=0, deaths=outcome.deaths[-MAX_SAID:], why=why)
+        deaths = (*outcome.deaths, *sentences(sync.exchange.counts, EXCHANGED))[-MAX_SAID:]
+        self._tell(stats=stats, seconds=outcome.seconds, alive=0, deaths=deaths, why=why)
         return outcome.failure
 
     @contextmanager

@@ -32,9 +32,10 @@ class NodeReport:
 
     ``life`` differs whenever its process is another one; counts begin at 0 with each.  ``subjects`` are known once its
     targets are prepared.  ``seconds`` since its first worker was ready (0: none is), ``first_exit`` from then to its
-    first checked exit (None: there was none).  ``alive`` are workers.  ``deaths`` of workers, and ``said``, are
-    sentences; ``why`` it failed, or what is wrong just now.  ``guide`` guides it, ``kvm_off``: why KVM's edges do
-    not.  ``stats`` counts only findings that are in the shared database.
+    first checked exit (None: there was none).  ``alive`` are workers.  ``deaths`` of workers, at the end with what of
+    the corpus was dropped or refused, and ``said``, are sentences; ``why`` it failed, or what is wrong just now.
+    ``guide`` guides it, ``kvm_off``: why KVM's edges do not.  ``stats`` counts only findings that are in the shared
+    database.
     """
 
     life: str
