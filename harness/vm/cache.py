@@ -60,6 +60,12 @@ def hash_inputs(inputs: Sequence[str | bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.  OSError: it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
     """The cache below `root`; no directory is created before the first build."""

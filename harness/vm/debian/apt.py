@@ -7,7 +7,6 @@ lists and package database do not change.  Measured: update 1.5 s, kernel and he
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import SetupError
+from harness.vm.cache import hash_file
 from harness.vm.debian.apt_sources import Source, debian_sources, read_sources, security_sources
 from harness.vm.tools import Progress, quiet, reason_line, require_tool, run_tool
 
@@ -97,9 +97,8 @@ def _deb(directory: Path, package: Package) -> Path:
     if len(found) != 1:
         raise SetupError(f"apt-get download left {len(found)} files of {package.wanted} in {directory}")
     # apt checks what it fetches, but accepts an existing file of the right length unchecked.
-    with found[0].open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() == package.sha256:
-            return found[0]
+    if hash_file(found[0]) == package.sha256:
+        return found[0]
     found[0].unlink()
     raise SetupError(f"{found[0].name} was damaged and is removed: run the command again to fetch it again")
 

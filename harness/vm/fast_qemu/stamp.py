@@ -6,14 +6,13 @@ It counts for these very programs, this kernel, recording module and machine; an
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.vm.cache import Cache, hash_inputs
+from harness.vm.cache import Cache, hash_file, hash_inputs
 from harness.vm.clone import NO_FILES
 from harness.vm.fast_qemu.build import FastQemu
 from harness.vm.qemu_command import Machine, command_line
@@ -30,9 +29,9 @@ def proof_key(fast: FastQemu, machine: Machine) -> str:
     SetupError: a file of them is not there.
     """
     own = shutil.which(QEMU)
-    files = [fast.program, Path(own or QEMU), machine.kernel, machine.initrd]
+    files = [Path(own or QEMU), machine.kernel, machine.initrd]
     try:
-        hashes = [_sha256(file) for file in files]
+        hashes = [fast.sha256, *map(hash_file, files)]
     except OSError as error:
         raise SetupError(f"{error.filename}: {error.strerror}") from error
     return hash_inputs([RECIPE, *hashes, *command_line(replace(machine, qemu=()), NO_FILES)])
@@ -46,8 +45,3 @@ def is_proven(cache: Cache, fast: FastQemu, machine: Machine) -> bool:
 def keep_proof(cache: Cache, fast: FastQemu, machine: Machine, prove: Callable[[], Mapping[str, object]]) -> None:
     """Keep what ``prove`` returns, unless there is a proof; what it raises leaves none."""
     cache.get(KIND, proof_key(fast, machine), lambda _: prove(), keep=24)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
