@@ -33,6 +33,7 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {"pure": {PURE: "1"}, "compiled": {P
 HERE = Path(__file__).resolve().parents[2]
 AGAIN = " again"
 """Marks the second process of the first variant, the control."""
+NOT_COMPILED = "the checker is not compiled for these sources: run shadowfuzz setup --compiled"
 Progress = Callable[[str], None]
 
 
@@ -90,7 +91,7 @@ def parse_variant(word: str, environ: Mapping[str, str]) -> Variant:
     """
     if word in VARIANTS:
         if word == "compiled" and find_build({**environ, PURE: ""}) is None:
-            raise SetupError("the checker is not compiled for these sources: run shadowfuzz setup --compiled")
+            raise SetupError(NOT_COMPILED)
         return Variant(word, HERE, VARIANTS[word])
     tree = Path(word)
     if not (tree / "fuzz" / "cli" / "main.py").is_file():
@@ -157,10 +158,8 @@ def compare(variants: Sequence[Variant], plan: ComparisonPlan, progress: Progres
             for number, (name, variant) in enumerate(zip(names, [*variants, variants[0]], strict=True))
         }
         for name, process in processes.items():
-            if name == "compiled" and not process.answer()["compiled"]:
-                raise SetupError("the checker is not compiled for these sources: run shadowfuzz setup --compiled")
-            if name != "compiled":
-                process.answer()
+            if not process.answer()["compiled"] and name == "compiled":
+                raise SetupError(NOT_COMPILED)
         for number in range(plan.rounds + WARM_UP):
             seed = rng.getrandbits(32)
             for name in rng.sample(names, len(names)):

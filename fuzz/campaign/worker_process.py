@@ -30,13 +30,12 @@ from fuzz.generate.mutator import custom_crossover, custom_mutator
 from fuzz.store.database import Database
 from fuzz.store.dumps import DUMPS, Dumps
 from fuzz.store.findings import FINDINGS, FLAKY, Store
+from fuzz.store.shared_corpus import MAX_BYTES
 from fuzz.targets.target_set import open_targets
 from harness.errors import InputError, SetupError, ShadowfuzzError
 from harness.vm.plugins.edges import EDGES
 from harness.vm.plugins.kvm_coverage import prepare_coverage
 
-MAX_INPUT_BYTES = 10240
-"""Maximum size of an input: enough for 200 steps and every register."""
 EXIT_USAGE, EXIT_GAVE_UP = 2, 3
 """The worker failed and another one would fail in the same way; its statistics (group ``error``) have the reason."""
 
@@ -106,7 +105,7 @@ def libfuzzer_arguments(job: WorkerJob) -> list[str]:
         # libFuzzer's modes with child processes pass this through a shell.
         job.command,
         f"-seed={job.seed % (1 << 32) or 1}",  # 0 would mean a random seed
-        f"-max_len={MAX_INPUT_BYTES}",
+        f"-max_len={MAX_BYTES}",
         "-len_control=0",  # the mutator knows how long a scenario should be
         "-reduce_inputs=0",  # a long scenario takes less time per exit than a short one
         # The findings of other workers are no function of the seed.

@@ -23,7 +23,8 @@ from harness.scenario.scenario import parse
 from harness.scenario.simplify import simplicity
 
 MAX_BYTES = 10240
-"""The largest scenario that is exchanged, in bytes; a campaign generates none that is larger."""
+"""The largest input of a campaign, and the largest scenario that is exchanged, in bytes: enough for 200 steps and every
+register."""
 MAX_FEATURE = 1 << 32
 """Features are less than that."""
 MAX_FEATURES = 1 << 15
