@@ -61,7 +61,10 @@ exit status: 0 nothing is missing, 2 bad usage, 3 something is missing
 @tree
 @flag("--emulators", help="also the other QEMU versions of this Debian release (10 MB each)")
 @flag("--compiled", help="also compile the checker, which makes it quicker (two minutes of one core)")
-@flag("--fast-qemu", help="also the fast QEMU, built from Debian's source (five minutes) and compared on each target")
+@flag(
+    "--fast-qemu",
+    help="also the fast QEMU, built from Debian's source (six minutes of CPU) and compared on each target",
+)
 @json_flag
 def setup(args: Args) -> int:
     """Prepare the targets; raise errors for the caller to show."""
