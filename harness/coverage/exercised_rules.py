@@ -23,7 +23,7 @@ from harness.relations.gic_list_registers import STATE, view
 from harness.relations.host import expected_virtual_interrupts
 from harness.relations.memory_slots import may_succeed
 from harness.relations.mmio import is_mmio, mmio_exit_of
-from harness.relations.userspace_actions import serror_at_once
+from harness.relations.userspace_actions import orders_of
 from harness.scenario import memory_slots
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario, Step
@@ -103,7 +103,7 @@ def _userspace(round_: Round) -> Iterator[str]:
         pending, certain = expected_virtual_interrupts(round_)
         if pending & certain & exceptions.HCR_VSE:
             yield "host.serror.pending"
-        elif serror_at_once(round_) and OP_ABORT not in ops:
+        elif OP_ABORT not in ops and all(order.serror_at_once for order in orders_of(round_)):
             yield "host.serror.taken"
     if OP_FINISH in ops and mmio_exit_of(round_) is not None and OP_RESET not in ops:
         yield "host.finish"

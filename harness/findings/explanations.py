@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
-from harness.arch.registers import BY_ONE_REG, INDEX, MASK64
+from harness.arch.registers import INDEX, MASK64
 from harness.arch.sysregs import ExpectedResult
 from harness.model.prediction import Prediction
-from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET, PENDING
+from harness.protocol import OP_FINISH, PENDING
 from harness.relations import contract, mmio
 from harness.relations.errata import NONE
 from harness.relations.exit_handling import sign_extended
 from harness.relations.expected_outcome import expected_outcomes, moves_on
-from harness.relations.host import expected_entry_state
+from harness.relations.expected_state import ExpectedState
+from harness.relations.host import expected_entry_states
 from harness.relations.save_restore import ALL_GPRS
-from harness.relations.userspace_actions import serror_at_once
+from harness.relations.userspace_actions import apply_userspace, orders_of
 from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, was_aarch32
@@ -164,75 +165,27 @@ def _abort_taken(case: Case, index: int, expected: int, observed: int) -> bool:
 
 
 def _asked_for(case: Case, index: int, expected: int, observed: int) -> bool:
-    due = expected_entry_state(case.round, None, case.errata)
-    if isinstance(due, str):  # of a pending exception these two are set already
-        is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
-        return is_abort or _taken_as_left(case, index, observed)
-    values, allowed = due
-    others = allowed.get(index, frozenset({values[index]}))
-    return others is None or observed in others
+    due = expected_entry_states(case.round, None, case.errata)
+    if any(not state.undetermined and state.allows(index, observed) for state in due):
+        return True
+    if not all(state.undetermined for state in due):
+        return False
+    # Of a pending exception these two are set already.
+    is_abort = index in (exceptions.ESR, exceptions.FAR) and _abort_taken(case, index, expected, observed)
+    return is_abort or _taken_as_left(case, index, observed)
 
 
 def _taken_as_left(case: Case, index: int, observed: int) -> bool:
-    """Whether a register is that of an exception from the state that the host left, if no more is known.
-
-    One that userspace asked for after another may be taken from its vector.
-    """
+    """Whether a register is as userspace's actions leave it if KVM itself did nothing for the exit."""
     exit_ = case.round.exit
     if exit_ is None or not case.round.action.inject:
         return False
-    for state, is_serror in _exceptions_entered(case, exit_):
-        if is_serror and index == exceptions.ESR:
-            if exits.ec_of(observed) == exits.EC_BY_NAME["SERROR"]:
-                return True
-        elif _same(exit_, index, state[index], observed):
+    for order in orders_of(case.round):
+        state = ExpectedState(list(exit_.values), None, case.errata, case.round.wide)
+        apply_userspace(state, case.round, order)
+        if state.allows(index, observed):
             return True
     return False
-
-
-def _exceptions_entered(case: Case, exit_: Switch) -> Iterator[tuple[State, bool]]:
-    """Yield the states after the exceptions that userspace asked for, and whether each is an SError.
-
-    KVM may enter an abort at once or at the next KVM_RUN, and what the host writes in between changes the state that it
-    is entered from.  So one abort leaves two paths.
-    """
-    round_ = case.round
-    # Without a valid syndrome nothing is ever completed (KVM API 5, KVM_EXIT_ARM_NISV).
-    is_access = round_.exit_class == "DABT_LOW" and bool(exits.DABT["ISV"].get(exit_.esr))
-    at_once = serror_at_once(round_)
-    going: list[State] = [exit_.values]
-    waiting: list[State] = []  # with an abort that the next KVM_RUN enters
-    for host in round_.host_actions:
-        if host.error or host.op == OP_RESET:
-            continue
-        if host.op == OP_SET and (written := BY_ONE_REG.get(host.a)) is not None:
-            going, waiting = ([_put(each, {written: host.b}) for each in states] for states in (going, waiting))
-        elif host.op == OP_ABORT:
-            entered = [contract.external_abort(each, exit_) for each in going]
-            entered = [
-                _put(each, {exceptions.ESR: sign_extended(each[exceptions.ESR], case.errata)}) for each in entered
-            ]
-            yield from ((each, False) for each in entered)
-            syndromes = ({i: each[i] for i in (exceptions.ESR, exceptions.FAR)} for each in entered)
-            waiting += [_put(each, syndrome) for each, syndrome in zip(going, syndromes, strict=True)]
-            going = entered
-        elif host.op == OP_SERROR and at_once:
-            going = [exceptions.take_exception(each, offset=exceptions.SERROR_OFFSET) for each in (*going, *waiting)]
-            waiting = []
-            yield from ((each, True) for each in going)
-        elif host.op == OP_FINISH:
-            entered, waiting = [exceptions.take_exception(each) for each in waiting], []
-            going += entered
-            yield from ((each, False) for each in entered)
-            if is_access:
-                going = [exceptions.skip(each, round_.wide) for each in going]
-                # The access that an abort took the place of may be completed (erratum aborted-access-completes).
-                yield from ((exceptions.skip(each, round_.wide), False) for each in entered)
-            is_access = False
-
-
-def _put(state: State, changed: Mapping[int, int]) -> State:
-    return tuple(changed.get(i, value) for i, value in enumerate(state))
 
 
 def _same(exit_: Switch, index: int, required: int, observed: int) -> bool:

@@ -20,7 +20,7 @@ from harness.model.replay import predict
 from harness.relations import save_restore
 from harness.relations.basis import CONVENTION
 from harness.relations.divergence import Divergence
-from harness.relations.host import expected_entry_state
+from harness.relations.host import expected_entry_states
 from harness.trace.events import Trace
 from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
@@ -287,7 +287,8 @@ def _architecture(checked: CheckResult, divergence: Divergence, round_: Round | 
     here = divergence.event, divergence.register
     if any(d.relation in WITHOUT_MODEL and (d.event, d.register) == here for d in checked.unexplained):
         return AGAINST
-    return SILENT if round_ is None or isinstance(expected_entry_state(round_), str) else CONTENT
+    determined = round_ is not None and not all(state.undetermined for state in expected_entry_states(round_))
+    return CONTENT if determined else SILENT
 
 
 def sides(round_: Round, divergence: Divergence) -> tuple[LevelPosition, ...]:

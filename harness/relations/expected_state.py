@@ -17,7 +17,8 @@ class ExpectedState:
     ``values`` are indexed as ``registers.STATE``.  ``allowed`` has the other correct values of a register that has more
     than one, by index; None: any value is correct.  ``errata``: the rules of :mod:`harness.relations.errata` that are
     switched on; the result is then what a kernel with these errata does.  ``walk_level``: of the table entry at which a
-    stage-1 walk met no memory; None: unknown.  ``wide``: the instruction that trapped has 32 bits.
+    stage-1 walk met no memory; None: unknown.  ``wide``: the instruction that trapped has 32 bits.  ``undetermined``:
+    why the state is not determined; empty: it is.
     """
 
     values: list[int]
@@ -25,6 +26,12 @@ class ExpectedState:
     errata: frozenset[str] = NONE
     wide: bool = True
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
+    undetermined: str = ""
+
+    def allows(self, index: int, value: int) -> bool:
+        """Whether a value of a register is correct."""
+        others = self.allowed.get(index, frozenset())
+        return value == self.values[index] or others is None or value in others
 
     def put(self, index: int, value: int) -> None:
         """Set a register to the one value that is correct."""

@@ -8,11 +8,10 @@ No model is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness import protocol
 from harness.arch import exceptions
-from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 from harness.guest.predict_run import STEP_SHOWS
 from harness.protocol import OP_IRQ_LINE, OP_RESET, OP_SERROR
@@ -25,7 +24,7 @@ from harness.relations.errata import (
 )
 from harness.relations.exit_handling import apply_exit
 from harness.relations.expected_state import ExpectedState
-from harness.relations.userspace_actions import apply_reset, apply_userspace
+from harness.relations.userspace_actions import Order, apply_reset, apply_userspace, orders_of
 from harness.trace.rounds import Round
 
 STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
@@ -34,14 +33,17 @@ PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
 """Reasons that concern some bits of one register; any other reason means that the whole state is undetermined."""
 
 
-def expected_entry_state(
+def expected_entry_states(
     round_: Round, walk_level: int | None = None, errata: frozenset[str] = NONE
-) -> tuple[State, Mapping[int, frozenset[int] | None]] | str:
-    """Return the registers required at the entry, and per index the other correct values (None: any).
+) -> tuple[ExpectedState, ...]:
+    """Return the states that are correct at the entry: one for each order in which KVM may do userspace's actions.
 
-    A text is the reason why they are not determined.  ``walk_level``: of the table entry at which a stage-1 walk met no
-    memory.
+    ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
+    return tuple(_in_order(round_, walk_level, errata, order) for order in orders_of(round_))
+
+
+def _in_order(round_: Round, walk_level: int | None, errata: frozenset[str], order: Order) -> ExpectedState:
     exit_ = round_.exit
     state = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
     if exit_ is None:
@@ -49,8 +51,10 @@ def expected_entry_state(
     else:
         reason = apply_exit(state, round_, exit_)
         if reason and not round_.reset:  # after a reset it does not matter
-            return reason
-    return apply_userspace(state, round_) or (tuple(state.values), state.allowed)
+            state.undetermined = reason
+            return state
+    state.undetermined = apply_userspace(state, round_, order)
+    return state
 
 
 def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:
@@ -89,20 +93,31 @@ def compare_entry_state(
     """Yield the divergences of relation ``host.*``.
 
     ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` and ``errata`` as in
-    :func:`expected_entry_state`.
+    :func:`expected_entry_states`.  Of several correct states the nearest one counts.
     """
     pending, certain = expected_virtual_interrupts(round_, errata)
     if (pending ^ round_.entry.hcr) & certain:
         found = round_.entry.hcr & exceptions.HCR_VIRTUAL
         yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
-    result = expected_entry_state(round_, walk_level, errata)
-    if isinstance(result, str):
-        yield Unchecked("host", result)
-        return
-    expected, allowed = result
+    states = expected_entry_states(round_, walk_level, errata)
+    compared = [tuple(_compare(state, round_, lossy)) for state in states if not state.undetermined]
+    nearest = min(compared, key=_differing, default=())
+    undetermined = next((state.undetermined for state in states if state.undetermined), "")
+    if undetermined and (not compared or _differing(nearest)):
+        yield Unchecked("host", undetermined)
+    else:
+        yield from nearest
+
+
+def _differing(compared: Iterable[Divergence | Unchecked]) -> int:
+    return sum(isinstance(one, Divergence) for one in compared)
+
+
+def _compare(state: ExpectedState, round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
+    """Yield how the entry differs from one of the correct states."""
     seen = round_.guest_view
-    for i in different(expected, seen):
-        want, got = expected[i], seen[i]
+    for i in different(tuple(state.values), seen):
+        want, got = state.values[i], seen[i]
         if not (want ^ got) & ~lossy.get(i, 0):
             continue
         if i == exceptions.MDSCR and exceptions.os_locked(want, got):
@@ -119,8 +134,5 @@ def compare_entry_state(
         if i == exceptions.PSTATE and want ^ got == exceptions.SS and _step_waits(round_, got):
             yield Unchecked("host", STEP_WAITS)
             continue
-        if i in allowed:
-            others = allowed[i]
-            if others is None or got in others:
-                continue
-        yield Divergence("host", NAMES[i], want, got, round_.label, round_.first, round_.entry.step)
+        if not state.allows(i, got):
+            yield Divergence("host", NAMES[i], want, got, round_.label, round_.first, round_.entry.step)

@@ -7,13 +7,15 @@ registers, resets, requests for an exception, a KVM_RUN with immediate_exit.  Tw
 - the MMIO access of the exit: the next KVM_RUN writes the data to the register and advances PC (KVM API 5,
   KVM_EXIT_MMIO);
 - an exception that userspace asked for with KVM_SET_VCPU_EVENTS (KVM API 4.32): an external abort (``OP_ABORT``) or an
-  SError (``OP_SERROR``).  The API does not say whether it is taken in that ioctl or at the next KVM_RUN.  Where the
-  trace does not show which, both results are allowed.
+  SError (``OP_SERROR``).  The API does not say whether it is taken in that ioctl or at the next KVM_RUN.  So there is
+  one result for each order in which KVM may do it (:class:`Order`), and each is correct.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from harness.arch import exceptions, reset_values
 from harness.arch.exits import DABT, IL_BIT
@@ -33,20 +35,13 @@ from harness.relations.expected_state import ExpectedState
 from harness.relations.mmio import complete, is_beyond, is_mmio
 from harness.trace.environment import VmEnvironment
 from harness.trace.events import Host, Switch
-from harness.trace.rounds import EXCEPTION, Round, took_serror
+from harness.trace.rounds import EXCEPTION, Round
 
-WRITTEN_WHILE_PENDING = "a register of the exception written while it is pending"
 NOT_REPORTED = "an MMIO access that did not reach userspace"
-"""Reasons why the state is not determined."""
+"""Why the state is not determined."""
 _MPIDR = INDEX["mpidr_el1"]
 _SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
-_DECIDES_EXCEPTION = frozenset({*exceptions.EXCEPTION, exceptions.VBAR, exceptions.SCTLR}) - _SYNDROME
 _KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
-
-
-def serror_at_once(round_: Round) -> bool:
-    """Whether an unmasked SError was taken in the ioctl that asked for it, as since 6.17 (docs/spec/kvm.md 6)."""
-    return round_.action.inject and took_serror(round_.exit, round_.host_actions, round_.entry)
 
 
 def apply_reset(state: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
@@ -66,63 +61,88 @@ def apply_reset(state: ExpectedState, world: VmEnvironment, keeps_banked: bool =
         state.allowed[index] = reset_values.NOTHING_LEFT
 
 
-def apply_userspace(state: ExpectedState, round_: Round) -> str:
-    """Apply userspace's actions in order, then complete the MMIO access if it is still pending.
+class Order(NamedTuple):
+    """Whether KVM takes an exception that userspace asks for in that ioctl; otherwise it is pending.
+
+    The next KVM_RUN takes a pending abort, the guest a pending SError.
+    """
+
+    abort_at_once: bool = False
+    serror_at_once: bool = False
+
+
+def orders_of(round_: Round) -> tuple[Order, ...]:
+    """Return the orders in which KVM may have done a round's actions: one if userspace asked for no exception."""
+    ops = [host.op for host in round_.host_actions if not host.error]
+    aborts = _aborts_at_once(ops, round_) if OP_ABORT in ops else (False,)
+    serrors = _serrors_at_once(ops, round_) if OP_SERROR in ops else (False,)
+    return tuple(Order(abort, serror) for serror in serrors for abort in aborts)
+
+
+def _after_last(ops: Sequence[int], op: int) -> Sequence[int]:
+    return ops[len(ops) - ops[::-1].index(op) :]
+
+
+def _aborts_at_once(ops: Sequence[int], round_: Round) -> tuple[bool, ...]:
+    """Return what the trace leaves possible: a pending abort that no KVM_RUN took is pending at the entry."""
+    ended = not {OP_FINISH, OP_RESET, OP_SERROR}.isdisjoint(_after_last(ops, OP_ABORT))
+    return (False, True) if ended or round_.entry.pending & EXCEPTION else (True,)
+
+
+def _serrors_at_once(ops: Sequence[int], round_: Round) -> tuple[bool, ...]:
+    """Return what the trace leaves possible: one that was not taken at once is pending until a reset.
+
+    That KVM takes an SError at once, as since 6.17, says docs/spec/kvm.md section 6.
+    """
+    if OP_RESET in _after_last(ops, OP_SERROR):
+        return (False, True)
+    if not round_.action.inject:
+        return (False,)
+    was_pending = round_.exit is None or bool(round_.exit.hcr & exceptions.HCR_VSE)
+    if was_pending or ops.count(OP_SERROR) > 1:
+        return (False, True)
+    return (not round_.entry.hcr & exceptions.HCR_VSE,)
+
+
+def apply_userspace(state: ExpectedState, round_: Round, order: Order) -> str:
+    """Apply userspace's actions in one order, then complete the MMIO access if it is still pending.
 
     Returns the reason why the state is not determined; an empty text if it is.
     """
-    actions = _Actions(state, round_)
+    actions = _Actions(state, round_, order)
     for host in round_.host_actions:
         if host.op == OP_RESET:
             actions.reset(host)
-        elif not host.error and (why := actions.apply(host)):
-            return why
+        elif not host.error:
+            actions.apply(host)
     return actions.enter()
 
 
 @dataclass
 class _Actions:
-    """What is pending while userspace's actions are applied to ``state``: the exit's MMIO access, and exceptions.
+    """What is pending while userspace's actions are applied to ``state``.
 
-    ``state`` has an abort as taken from its request on, also while it may be pending in KVM; an SError only if the
-    trace shows that it was taken in its ioctl.
-
-    - ``access``: the MMIO access of the exit is pending; the next KVM_RUN completes it.
-    - ``aborted``: userspace asked for an abort while the access was pending: it is not completed (with
-      ABORTED_COMPLETES it is, in the KVM_RUN after the one that takes the abort).
-    - ``waiting``: an abort is pending, and the next KVM_RUN takes it.
-    - ``kept``: an abort is still pending after a reset (RESET_KEEPS_ABORT only).
-    - ``at_once``: the trace shows that the exception was taken in the ioctl that asked for it.
-    - ``serror_taken``: the same, of an SError.
-    - ``excepted``: an exception was asked for since the last reset.
-    - ``unsettled``: an exception was asked for since the last KVM_RUN or reset: it may be pending or taken.
-    - ``either_vector``: VBAR_EL1 was written while ``unsettled``: PC is the old vector or the new one.
+    - ``access``: the MMIO access of the exit is pending; the next KVM_RUN completes it, unless it takes an abort.
+    - ``replaced``: an abort that is pending took the place of the access: it is not completed (with ABORTED_COMPLETES
+      it is, in the KVM_RUN after the one that takes the abort).
+    - ``abort``: an abort is pending.  Its syndrome is in ESR_EL1 and FAR_EL1 already.
+    - ``excepted``: an exception was taken since the last reset.
     - ``was_reset``: one of the actions before was a reset.
-    - ``serror``: by index, ELR_EL1 and SPSR_EL1 as each SError sets them that may have been taken.
     """
 
     state: ExpectedState
     round: Round
+    order: Order
     access: bool = field(init=False)
-    at_once: bool = field(init=False)
-    serror_taken: bool = field(init=False)
-    aborted: bool = False
-    waiting: bool = False
-    kept: bool = False
+    replaced: bool = False
+    abort: bool = False
     excepted: bool = False
-    unsettled: bool = False
-    either_vector: bool = False
     was_reset: bool = False
-    serror: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.access = self._is_left()
         if self.access and self.round.in_kernel:
             self._complete()  # KVM did the access itself, before it returned to userspace
-        self.serror_taken = serror_at_once(self.round)
-        # Only the ioctl or a KVM_RUN takes an exception.  If it is not pending at the entry, and there was no KVM_RUN
-        # in between, the ioctl took it.
-        self.at_once = not self.round.entry.pending & EXCEPTION and not self._ran_after_asking()
 
     def _is_left(self) -> bool:
         """Whether the exit is an MMIO access that a KVM_RUN must complete.
@@ -134,50 +154,33 @@ class _Actions:
             return False
         return is_mmio(exit_, world) and (IGNORES_SIZE in self.state.errata or not is_beyond(exit_, world))
 
-    def _ran_after_asking(self) -> bool:
-        """Whether a KVM_RUN with immediate_exit (``OP_FINISH``) followed the request for an exception.
-
-        Such a KVM_RUN does not enter the guest, so it takes an abort but no SError: an SError that was taken
-        (``serror_taken``) was taken in its ioctl.
-        """
-        ops = [host.op for host in self.round.host_actions if not host.error]
-        entered = (OP_ABORT,) if self.serror_taken else (OP_ABORT, OP_SERROR)
-        asked = next((i for i, op in enumerate(ops) if op in entered), len(ops))
-        return OP_FINISH in ops[asked:]
-
     def _complete(self) -> None:
         if self.round.exit is not None:
             complete(self.state, self.round.exit, self.round.entry.mmio_data)
         self.access = False
 
-    def apply(self, host: Host) -> str:
-        """Apply an action that KVM accepted, other than a reset; return why the state is not determined, or ``""``."""
-        state = self.state
+    def apply(self, host: Host) -> None:
+        """Apply an action that KVM accepted, other than a reset."""
         if host.op == OP_SET and (index := BY_ONE_REG.get(host.a)) is not None:
-            return self._set(index, host.b)
-        if host.op == OP_FINISH:
+            self._set(index, host.b)
+        elif host.op == OP_FINISH:
             self._run()
         elif host.op == OP_ABORT:
-            return self._abort(self.round.exit)
-        elif host.op == OP_SERROR and not state.values[exceptions.PSTATE] & exceptions.PSTATE_A:
-            return self._serror()
-        return ""
+            self._abort(self.round.exit)
+        elif host.op == OP_SERROR and not self.state.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+            self._serror()
 
     def reset(self, host: Host) -> None:
         """Apply a reset: by KVM_ARM_VCPU_INIT (``host.asked``) or by another vCPU's CPU_ON."""
-        state, errata = self.state, self.state.errata
+        errata = self.state.errata
         keeps_banked = RESET_KEEPS_BANKED in errata
         if keeps_banked and self.round.userspace_exits and not (self.excepted or self.was_reset):
             self._restore_banked()
-        apply_reset(state, self.round.world, keeps_banked)
-        self.kept = host.asked and (self.waiting or self.kept) and RESET_KEEPS_ABORT in errata
-        # With RESET_COMPLETES the access stays pending over the reset, also one that an abort replaced.  If the abort
-        # stays pending, too (RESET_KEEPS_ABORT), KVM_RUN takes it first, then completes the access.
-        left = self.access or self.aborted
-        self.access = host.asked and left and RESET_COMPLETES in errata
-        self.excepted = self.unsettled = self.waiting = self.aborted = self.either_vector = False
+        apply_reset(self.state, self.round.world, keeps_banked)
+        self.access = host.asked and (self.access or self.replaced) and RESET_COMPLETES in errata
+        self.abort = host.asked and self.abort and RESET_KEEPS_ABORT in errata
+        self.replaced = self.excepted = False
         self.was_reset = True
-        self.serror = {}
 
     def _restore_banked(self) -> None:
         """Set the registers that a reset may keep to their values at the last return to userspace, or as written since.
@@ -193,37 +196,17 @@ class _Actions:
                 wrote[BY_ONE_REG[host.a]] = host.b
         for index in _KEPT:
             self.state.put(index, wrote.get(index, self.round.userspace_exits[-1].values[index]))
-        for index, left in self.serror.items():
-            self.state.allowed[index] = left | {self.state.values[index]}
 
-    def _set(self, index: int, value: int) -> str:
-        state, pends = self.state, self.unsettled and not self.at_once
-        if pends and index in _DECIDES_EXCEPTION:
-            if index != exceptions.VBAR:
-                return WRITTEN_WHILE_PENDING
-            self._allow_both_vectors(value)
+    def _set(self, index: int, value: int) -> None:
+        state = self.state
         before = state.allowed.get(index, frozenset({state.values[index]}))
         state.put(index, value)
-        self.serror.pop(index, None)
-        if pends and index in _SYNDROME:
+        if self.abort and index in _SYNDROME:
             # KVM may set ESR_EL1 and FAR_EL1 in the ioctl, so that the write replaces them, or when it takes the
             # exception, so that the write is lost.
             state.allowed[index] = None if before is None else before | {value}
-        # While the exception is pending in KVM, PSTATE is still the one from which it will be taken: SPSR_EL1 here.
-        pstate = state.values[exceptions.SPSR if pends else exceptions.PSTATE]
-        if (pstate | state.values[exceptions.PSTATE]) & exceptions.AARCH32:
+        if state.values[exceptions.PSTATE] & exceptions.AARCH32:
             self._narrow()
-        return ""
-
-    def _allow_both_vectors(self, vbar: int) -> None:
-        """Allow the vector of the old VBAR_EL1, and of the one that userspace writes while an exception may be pending.
-
-        KVM API 4.32 does not specify whether KVM_SET_VCPU_EVENTS or the next KVM_RUN takes the exception.
-        """
-        state = self.state
-        others = state.allowed.get(exceptions.PC) or frozenset({state.values[exceptions.PC]})
-        state.allowed[exceptions.PC] = others | {exceptions.vector(vbar, state.values[exceptions.SPSR])}
-        self.either_vector = True
 
     def _narrow(self) -> None:
         """Allow 32-bit values in the registers of AArch32 state: the upper 32 bits of each may be dropped."""
@@ -235,26 +218,27 @@ class _Actions:
                 state.allowed[i] = whole | {value & 0xFFFF_FFFF for value in whole}
 
     def _run(self) -> None:
-        """Apply KVM_RUN that enters no guest (immediate_exit)."""
-        if self.kept:
-            self.state.take(exceptions.take_exception(tuple(self.state.values)))
-            self.kept = False
-            return
-        if self.access:
+        """Apply a KVM_RUN before it enters the guest: it takes the pending abort, or completes the access."""
+        if self.abort:
+            self._take_abort()
+            self.access = self.access or (self.replaced and ABORTED_COMPLETES in self.state.errata)
+            self.replaced = False
+        elif self.access:
             self._complete()
-        # This run enters the exception, the next one completes the access.
-        self.access = self.aborted and ABORTED_COMPLETES in self.state.errata
-        self.waiting = self.aborted = self.unsettled = False
 
-    def _abort(self, exit_: Switch | None) -> str:
+    def _take_abort(self) -> None:
+        """Enter the pending abort from the state of now; its syndrome stays as it is."""
         state = self.state
-        if self.either_vector:
-            return WRITTEN_WHILE_PENDING
-        if self.waiting and self.round.guest_view[exceptions.ELR] == state.values[exceptions.ELR]:
-            # A second abort before a KVM_RUN; KVM API 4.32 does not specify it.  ELR_EL1 at the entry shows that one
-            # was taken for both requests.
-            return ""
-        state.take(contract.external_abort(tuple(state.values), exit_))
+        syndrome = {index: state.allowed[index] for index in _SYNDROME if index in state.allowed}
+        state.take(exceptions.take_exception(tuple(state.values)))
+        state.allowed.update(syndrome)
+        self.abort, self.excepted = False, True
+
+    def _abort(self, exit_: Switch | None) -> None:
+        state = self.state
+        after = contract.external_abort(tuple(state.values), exit_)
+        for index in _SYNDROME:
+            state.put(index, after[index])
         if exit_ is None:  # before the first run there is no instruction, and no address that faulted
             state.allowed[exceptions.FAR] = None
         if exit_ is None or exit_.values[exceptions.PSTATE] & exceptions.AARCH32:
@@ -262,40 +246,31 @@ class _Actions:
             esr = state.values[exceptions.ESR]
             state.allowed[exceptions.ESR] = frozenset({esr, esr | IL_BIT})
         sign_extend(state)
-        self.aborted = self.aborted or self.access
-        self.access = self.kept = False  # the abort replaces both
-        self.excepted = self.unsettled = self.waiting = True
-        return ""
+        if self.order.abort_at_once:
+            self._take_abort()
+        else:
+            self.abort = True
+            self.replaced = self.replaced or self.access
+        self.access = False
 
-    def _serror(self) -> str:
-        """Apply an SError that is not masked."""
+    def _serror(self) -> None:
+        """Apply an SError that is not masked; one that is pending changes no register."""
+        if not self.order.serror_at_once:
+            return
         state = self.state
-        taken = exceptions.take_exception(tuple(state.values), offset=exceptions.SERROR_OFFSET)
-        if not self.serror_taken:
-            # After a reset nothing shows whether it was taken before (docs/spec/kvm.md section 6).
-            for index in (exceptions.ELR, exceptions.SPSR):
-                self.serror[index] = self.serror.get(index, frozenset()) | {taken[index]}
-            return ""
-        if self.either_vector:
-            return WRITTEN_WHILE_PENDING
         if self.access and self.round.reported_mmio:
             # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
             if SERROR_UNDOES not in state.errata:
                 self._complete()
-                taken = exceptions.take_exception(tuple(state.values), offset=exceptions.SERROR_OFFSET)
-            self.access = self.waiting = False
-        state.take(taken)
+            self.access = False
+        state.take(exceptions.take_exception(tuple(state.values), offset=exceptions.SERROR_OFFSET))
         state.allowed[exceptions.ESR] = None
-        self.excepted = self.unsettled = True
-        return ""
+        self.abort = self.replaced = False  # it replaces both
+        self.excepted = True
 
     def enter(self) -> str:
         """Apply what the entry's KVM_RUN does before it enters the guest; return why the state is not determined."""
-        if self.kept:  # KVM takes the exception before it completes the access
-            self.state.take(exceptions.take_exception(tuple(self.state.values)))
-            return ""
-        if self.access:
-            if not self.round.reported_mmio:
-                return NOT_REPORTED
-            self._complete()
+        if self.access and not self.abort and not self.round.reported_mmio:
+            return NOT_REPORTED
+        self._run()
         return ""

@@ -22,7 +22,7 @@ from harness.protocol import FLAGS_VCPU_SHIFT, FORGE, OP_WRITE
 from harness.relations import contract
 from harness.relations.divergence import Divergence
 from harness.relations.donated_memory import compare_donated_memory
-from harness.relations.host import expected_entry_state
+from harness.relations.host import expected_entry_states
 from harness.relations.memory_slots import protected_may_succeed
 from harness.relations.save_restore import compare_round, why_not_comparable
 from harness.report.sites import place_of
@@ -77,10 +77,9 @@ def test_an_access_that_nobody_can_decode(mark: int) -> None:
     exit_ = trap(before, 0x9200_0005, far=MMIO.base + 0x10, hpfar=MMIO.base >> 8, marks=mark)
     after = contract.abort_state(exit_) if mark else before
     (_, round_) = rounds((entry(before, marks=mark), exit_, user(after, 28, marks=mark), entry(after, marks=mark)))
-    found = expected_entry_state(round_)
-    assert not isinstance(found, str)
-    assert found[0] == after
-    assert (found[0][INDEX["esr_el1"]] == 0x9600_0010) == bool(mark)
+    (found,) = expected_entry_states(round_)
+    assert not found.undetermined and tuple(found.values) == after
+    assert (found.values[INDEX["esr_el1"]] == 0x9600_0010) == bool(mark)
 
 
 def writes(
