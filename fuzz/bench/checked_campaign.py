@@ -5,7 +5,7 @@ The process is this file with the modules of any checkout: its own is first on P
 directory out.  So two commits are measured by the same code (:mod:`fuzz.bench.compare`).  It reads a JSON object a
 line, and answers each with one::
 
-    {"target": ..., "level": ..., "place": ...}  boots; answers {"compiled": ...}
+    {"target": ..., "level": ..., "place": ...}  boots, with "fast_qemu" on that; answers {"compiled": ...}
     {"seed": ..., "scenarios": ...}              runs a slice; answers {"exits", "wall", "cpu", "qemu"}, in seconds
     {"stages": seed}                             answers the parts of an exit (fuzz.bench.stages.measure_stages)
 
@@ -26,13 +26,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before anything of it is imported
-    try:
-        from fuzz.compiled.use import use_compiled
+if __name__ == "__main__" and Path("fuzz/compiled/use.py").is_file():
+    # Before anything of it is imported.  An older checkout has none: an editable installation would find this one's.
+    from fuzz.compiled.use import use_compiled
 
-        use_compiled(os.environ)
-    except ModuleNotFoundError:  # a checkout from before there was a compiled checker
-        pass
+    use_compiled(os.environ)
 
 from fuzz.bench import stages as parts
 from fuzz.campaign.counters_file import StatsWriter
@@ -45,7 +43,7 @@ from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.prepared_side import PreparedSide
 from fuzz.targets.target_set import TargetSet, open_targets
-from harness.errors import ShadowfuzzError
+from harness.errors import SetupError, ShadowfuzzError
 from harness.findings.checked import CheckResult
 from harness.findings.finding import Subject
 from harness.scenario.scenario import Scenario, format_scenario
@@ -158,7 +156,10 @@ def _slice(campaign: CheckedCampaign, seed: int, scenarios: int) -> dict[str, fl
 
 @contextmanager
 def _campaign(job: Mapping[str, Any]) -> Iterator[tuple[PreparedSide, CheckedCampaign]]:
-    (side,) = open_targets(TargetOptions(job["target"], job["level"], cold=True)).sides
+    fast: dict[str, Any] = {"fast_qemu": True} if "fast_qemu" in job else {}  # an older checkout does not have it
+    (side,) = open_targets(TargetOptions(job["target"], job["level"], cold=True, **fast)).sides
+    if fast and side.own is None:
+        raise SetupError(f"no fast QEMU here that was compared on {job['target']}: shadowfuzz setup --fast-qemu")
     with side.boot() as executor:
         campaign = CheckedCampaign(side, executor, Path(job["place"]), random.Random(1))
         reduce_gc()

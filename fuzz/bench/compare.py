@@ -31,6 +31,8 @@ PROCESS = Path(__file__).with_name("checked_campaign.py")
 VARIANTS: Mapping[str, Mapping[str, str]] = {"pure": {PURE: "1"}, "compiled": {PURE: ""}}
 """The variants of this checkout, by name: what is added to their environment."""
 HERE = Path(__file__).resolve().parents[2]
+FAST = "+fast-qemu"
+"""Ends the name of a variant whose machine runs on the fast QEMU."""
 AGAIN = " again"
 """Marks the second process of the first variant, the control."""
 NOT_COMPILED = "the checker is not compiled for these sources: run shadowfuzz setup --compiled"
@@ -39,11 +41,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A checkout of this project and an environment: what one process measures."""
+    """A checkout of this project, an environment, and which QEMU: what one process measures."""
 
     name: str
     tree: Path
     environment: Mapping[str, str]
+    fast_qemu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +88,21 @@ class Compared:
 
 
 def parse_variant(word: str, environ: Mapping[str, str]) -> Variant:
-    """Return the variant that a word names: one of :data:`VARIANTS`, or the directory of a checkout.
+    """Return the variant that a word names: one of :data:`VARIANTS` or the directory of a checkout, then :data:`FAST`.
 
     InputError: neither.  SetupError: there is no build for ``compiled``.
     """
-    if word in VARIANTS:
-        if word == "compiled" and find_build({**environ, PURE: ""}) is None:
+    name, fast = word.removesuffix(FAST), word.endswith(FAST)
+    if name in VARIANTS:
+        if name == "compiled" and find_build({**environ, PURE: ""}) is None:
             raise SetupError(NOT_COMPILED)
-        return Variant(word, HERE, VARIANTS[word])
-    tree = Path(word)
+        return Variant(word, HERE, VARIANTS[name], fast)
+    tree = Path(name)
     if not (tree / "fuzz" / "cli" / "main.py").is_file():
         raise InputError(
-            "variant", None, f"{word!r} is neither {' nor '.join(VARIANTS)} nor a checkout of this project"
+            "variant", None, f"{name!r} is neither {' nor '.join(VARIANTS)} nor a checkout of this project"
         )
-    return Variant(word, tree.resolve(), {})
+    return Variant(word, tree.resolve(), {}, fast)
 
 
 class _Process:
@@ -112,7 +116,8 @@ class _Process:
         self._process = subprocess.Popen(
             argv, cwd=variant.tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._send({"target": plan.target, "level": plan.level, "place": str(place)})
+        job = {"target": plan.target, "level": plan.level, "place": str(place)}
+        self._send({**job, "fast_qemu": True} if variant.fast_qemu else job)
 
     def __enter__(self) -> Self:
         return self
@@ -158,7 +163,7 @@ def compare(variants: Sequence[Variant], plan: ComparisonPlan, progress: Progres
             for number, (name, variant) in enumerate(zip(names, [*variants, variants[0]], strict=True))
         }
         for name, process in processes.items():
-            if not process.answer()["compiled"] and name == "compiled":
+            if not process.answer()["compiled"] and name.startswith("compiled"):
                 raise SetupError(NOT_COMPILED)
         for number in range(plan.rounds + WARM_UP):
             seed = rng.getrandbits(32)

@@ -18,7 +18,8 @@ from harness.output_file import write_whole
 DESCRIPTION = """\
 Compare variants of this program: how many exits a second each checks as a campaign does, and where the time goes.
 A variant is `pure` (the checker as Python), `compiled` (shadowfuzz setup --compiled), or the directory of another
-checkout of this project.  The first one is the base.
+checkout of this project; with `+fast-qemu` behind it, on the fast QEMU (shadowfuzz setup --fast-qemu).  The first one
+is the base.
 
 All machines are booted at once.  Each round runs the same scenarios on every variant, in random order; what is shown
 are medians over the rounds.  The base runs twice: where it differs from itself by more than 3 %, doubt the ratios.
@@ -27,6 +28,7 @@ EPILOG = """\
 examples:
   shadowfuzz bench compare                            pure against compiled
   shadowfuzz bench compare ../before pure compiled    another checkout against both
+  shadowfuzz bench compare pure compiled+fast-qemu    both the checker and QEMU
   shadowfuzz bench compare --rounds 60 --plot bench.svg --json
 
 JSON keys: version, target, kernel_release, level, seed, load[], rounds, control, trusted, variants[] (name, exits,

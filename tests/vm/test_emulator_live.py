@@ -87,7 +87,9 @@ def test_the_verdict_emulator_is_measured(other: Emulator, monkeypatch: pytest.M
     config = load_config(DEFAULT_TARGET)
     options = TargetOptions(DEFAULT_TARGET, "spec")
     with open_targets(options) as targets:
-        seen = targets.run_and_check(PAN)
+        # An interrupt of the host may end the guest's run before the call: another exit class.
+        tries = (targets.run_and_check(PAN) for _ in range(10))
+        seen = next(one for one in tries if "IRQ" not in one.checked.exits)
         trace, checked = seen.trace, seen.checked
         (key,) = (found for found in signatures(checked) if found[:2] == ("switch", "pstate"))
         stages = stages_of(targets, PAN, (key,), 5, 3)[key]

@@ -30,7 +30,7 @@ from tests.support.paths import ROOT
 PLAN = ComparisonPlan("kvm-nvhe", "spec", rounds=2, scenarios=3, seed=1)
 PROCESS = """
 import json, os, sys
-json.loads(sys.stdin.readline())
+job = json.loads(sys.stdin.readline())
 print(json.dumps({"compiled": False}), flush=True)
 for line in sys.stdin:
     order = json.loads(line)
@@ -39,7 +39,7 @@ for line in sys.stdin:
     if "stages" in order:
         print(json.dumps({"decode": 5.0, "compare": 20.0}), flush=True)
     else:
-        cost = float(os.environ["COST"])
+        cost = float(os.environ["COST"]) / (4 if job.get("fast_qemu") else 1)
         print(json.dumps({"exits": 100, "wall": cost / 100, "cpu": cost / 1e4, "qemu": 0.01}), flush=True)
 """
 """Answers as checked_campaign.py does, with times that the environment says."""
@@ -83,6 +83,7 @@ def test_a_control_that_differs_is_said() -> None:
 
 def test_a_variant_is_a_word_or_a_checkout(tmp_path: Path) -> None:
     assert parse_variant("pure", {}) == Variant("pure", HERE, VARIANTS["pure"])
+    assert parse_variant("pure+fast-qemu", {}) == Variant("pure+fast-qemu", HERE, VARIANTS["pure"], fast_qemu=True)
     assert parse_variant(str(ROOT), {}).tree == ROOT.resolve()
     with pytest.raises(InputError, match="neither pure nor compiled nor a checkout"):
         parse_variant(str(tmp_path), {})
@@ -111,6 +112,13 @@ def test_slices_are_interleaved_and_the_same_for_all(fake: Path) -> None:
     for each in rounds:
         assert sorted(name for name, _, _ in each) == ["a", "a", "b"] and len({order for _, _, order in each}) == 1
     assert len({each[0][2] for each in rounds}) == len(rounds), "another seed each round"
+
+
+def test_a_variant_on_the_fast_qemu_is_told_so(fake: Path) -> None:
+    environment = {"NAME": "a", "COST": "2"}
+    variants = [Variant("a", fake, environment), Variant("a+fast-qemu", fake, environment, fast_qemu=True)]
+    base, fast, control = compare(variants, PLAN, lambda _: None).variants
+    assert (ratio(fast, base, "cpu"), ratio(control, base, "cpu")) == (4.0, 1.0)
 
 
 def test_a_process_that_dies_is_one_error(fake: Path) -> None:
