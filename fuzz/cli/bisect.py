@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +18,10 @@ from harness.errors import InputError
 from harness.exit_status import ExitStatus
 from harness.vm.config import DEFAULT_TARGET
 
+if TYPE_CHECKING:
+    from fuzz.triage.bisect_run import Bisection, BisectPlan
+    from fuzz.triage.matrix import Case
+
 _say = progress_printer("bisect")
 
 EPILOG = """\
@@ -25,6 +32,8 @@ examples:
       bisect between these two only
   shadowfuzz kernels bisect --finding d47d8f --campaign out/campaign
       bisect a campaign's finding; its release history is stored with it and shown on its page
+  shadowfuzz kernels bisect --finding d47d8f --store postgresql://fuzz@10.0.0.1/fuzz --cluster 10.0.0.1:6379
+      try kernels on all nodes of a cluster at once
 
 exit status: 0 no change between kernels, 1 a change was found, 2 bad usage or input, 3 no
 kernel could run the scenario
@@ -44,6 +53,7 @@ kernel could run the scenario
 @option("--target", metavar="CONFIG", help=f"the configuration, without ends ({DEFAULT_TARGET})")
 @number("--repeat", 5, "runs per kernel", most=100)
 @deterministic
+@option("--cluster", metavar="ADDRESS", help="try kernels on the nodes of a Ray cluster, as `shadowfuzz fuzz` names it")
 @json_flag
 def command(args: Args) -> int:
     """Search, then print each change with the lines of the changelog."""
@@ -53,16 +63,26 @@ def command(args: Args) -> int:
     if (args.file is None) == (args.finding is None):
         raise InputError("bisect", None, "expected either a FILE or --finding")
     plan = BisectPlan(args.target, args.good, args.bad, args.repeat, args.deterministic)
+    search = partial(_on_cluster, args.cluster) if args.cluster is not None else bisect
     if args.finding is None:
-        found = bisect(case_of_file(args.file), plan, _say)
+        found = search(case_of_file(args.file), plan, _say)
     else:
         database = open_database(args.campaign, args.store)
         case, story = find_story(database, args.finding)
         own = None if args.good else story.kept.finding.subject.target.partition("@")[0]
-        found = bisect(case, replace(plan, config=args.target or own), _say)
+        found = search(case, replace(plan, config=args.target or own), _say)
         keep_history(database, story, found)
     if args.json:
         print_json("kernels bisect", found.to_json())
     else:
         print("\n".join(found.lines()))
     return ExitStatus.DIVERGENCE if found.found.changes else ExitStatus.OK
+
+
+def _on_cluster(address: str, case: Case, plan: BisectPlan, say: Callable[[str], None]) -> Bisection:
+    from fuzz.cluster.address import read_address
+    from fuzz.cluster.cells import cells_on_cluster
+    from fuzz.triage.bisect_run import bisect
+
+    with cells_on_cluster(read_address(address), say) as run:
+        return bisect(case, plan, say, run)

@@ -29,6 +29,8 @@ examples:
       every installed version of QEMU (`shadowfuzz setup --emulators`) with every CPU model
   shadowfuzz kernels matrix corpus/regressions --target 'kvm-nvhe@6.12.*' --tree ~/linux
       a kernel of your own next to those of the archive
+  shadowfuzz kernels matrix corpus/regressions --target 'kvm-nvhe@*' --missing --cluster 10.0.0.1:6379
+      each cell on some node of a cluster; the results are kept here
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
 """
@@ -55,6 +57,7 @@ exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target wa
 @flag("--missing", help="run only cells that have no result yet")
 @number("--repeat", 1, "runs per cell", most=100)
 @deterministic
+@option("--cluster", metavar="ADDRESS", help="run cells on the nodes of a Ray cluster, as `shadowfuzz fuzz` names it")
 @file("--results", "where results are kept (default: in the cache)")
 @json_flag
 @out_file("--html", "write one self-contained HTML file")
@@ -64,7 +67,14 @@ def command(args: Args) -> int:
     from fuzz.triage.matrix import CANNOT, DIVERGES, LOST
     from fuzz.triage.matrix_run import run_matrix
 
-    found = run_matrix(plan_of(args), _say)
+    if args.cluster is None:
+        found = run_matrix(plan_of(args), _say)
+    else:
+        from fuzz.cluster.address import read_address
+        from fuzz.cluster.cells import cells_on_cluster
+
+        with cells_on_cluster(read_address(args.cluster), _say) as run:
+            found = run_matrix(plan_of(args), _say, run)
     if args.json:
         cells = [asdict(cell) for cell in found.cells]
         print_json("kernels matrix", {"targets": found.targets, "cells": cells})

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from fuzz.campaign.parent import until_signal
 from fuzz.cluster.address import Address, check_store
 from fuzz.cluster.ray_nodes import Work, connected
+from fuzz.cluster.task_head import Sort, Task, TaskHead
 from fuzz.cluster.triage_actor import TriageActor
-from fuzz.cluster.triage_head import TriageHead
-from fuzz.cluster.triage_job import TriageJob
+from fuzz.cluster.triage_job import Result, TriageJob
 from fuzz.store.database import Database
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories
@@ -41,7 +42,31 @@ def triage_on_cluster(
         say(f"nothing to do on targets that match {pattern}")
         return 0
     with connected(address, Work(TriageActor, TriageActor.triage.__name__)) as nodes, until_signal() as stopped:
-        done = TriageHead(nodes, job.to_json(), say, stopped).run([story.id for story in waiting])
+        tasks = [Task(story.id, story.kept.finding.subject.target, story.id) for story in waiting]
+        tally = Tally(len(tasks), say)
+        TaskHead(nodes, Sort(job.to_json(), read_result, tally.take), say, stopped).run(tasks)
         if stopped():
             raise KeyboardInterrupt
-    return done
+    return tally.done
+
+
+def read_result(task: Task, text: str, node: str) -> Result:
+    """Read what a node answers about a finding.  InputError: it is no answer."""
+    return Result.from_json(text, node)
+
+
+@dataclass
+class Tally:
+    """Counts what came of findings, ``done`` those that were processed, and says a line for each."""
+
+    total: int
+    say: Callable[[str], None]
+    ended: int = 0
+    done: int = 0
+
+    def take(self, task: Task, result: Result | None, why: str) -> None:
+        """Count a finding; ``why``: nobody could process it."""
+        self.ended += 1
+        self.done += result is not None
+        words = f"left as it is: {why}" if result is None else result.words
+        self.say(f"{self.ended} of {self.total}: {task.id}: {words}")

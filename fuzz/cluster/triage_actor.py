@@ -12,7 +12,7 @@ from fuzz.store.kept_findings import Explainer, story_of
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import open_targets
 from fuzz.triage.triage import TriagePlan, Triager
-from harness.errors import InputError, SetupError, TargetError
+from harness.errors import InputError, SetupError, ShadowfuzzError, TargetError
 from harness.findings.finding import Subject
 
 
@@ -31,7 +31,11 @@ class TriageActor:
         """Do one finding; return the result as JSON."""
         try:
             story = story_of(self._store, id_, self._explainer)
-            triager = self._for(story.kept.finding.subject)
+            try:
+                triager = self._for(story.kept.finding.subject)
+            except ShadowfuzzError as error:
+                self._close()
+                return Result(id_, str(error), unable=True).to_json()
             if not triager.waits(story):
                 return Result(id_, "left as it is: done before, or of another kernel than this node has").to_json()
             return Result(id_, triager.do(story.kept)).to_json()

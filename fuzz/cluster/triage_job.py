@@ -37,11 +37,15 @@ class TriageJob:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of the finding ``id``: a sentence, ``words``; ``again``: it is to be tried on another node."""
+    """What came of the task ``id``: a sentence, ``words``.
+
+    ``again``: it is to be tried on another node; ``unable``: this node cannot run its target at all.
+    """
 
     id: str
     words: str
     again: bool = False
+    unable: bool = False
 
     def to_json(self) -> str:
         """Return the answer as text that :meth:`from_json` reads."""
@@ -58,9 +62,13 @@ class Result:
                 raise ValueError(f"id is {row['id'][:40]!r}, expected that of a finding")
         except (ValueError, RecursionError) as error:
             raise InputError(where, None, f"no answer of a node: {str(error)[:200]}") from error
-        result = "".join(c if c.isprintable() else " " for c in row["words"])[:MAX_RESULT]
-        return cls(row["id"], result, row["again"])
+        return cls(row["id"], one_line(row["words"]), row["again"], row["unable"])
+
+
+def one_line(words: str) -> str:
+    """Return what a node says as it can be shown: one line of limited length."""
+    return "".join(c if c.isprintable() else " " for c in words)[:MAX_RESULT]
 
 
 _JOB: Mapping[str, tuple[type, ...]] = {"store": (str,), "runs": (int,), "only_new": (bool,)}
-_RESULT: Mapping[str, tuple[type, ...]] = {"id": (str,), "words": (str,), "again": (bool,)}
+_RESULT: Mapping[str, tuple[type, ...]] = {"id": (str,), "words": (str,), "again": (bool,), "unable": (bool,)}

@@ -22,7 +22,7 @@ from fuzz.triage.bisect import (
     split_target,
     target_name,
 )
-from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, MatrixWork, load_cases, make_case, run_all
+from fuzz.triage.matrix import CLEAN, DIVERGES, Case, Cell, MatrixWork, RunAll, load_cases, make_case, run_all
 from harness.errors import InputError, SetupError
 from harness.findings.release_history import CANNOT, HISTORY, SHOWS, SHOWS_NOT, ReleaseResult, history_text
 from harness.relations import hyp_copy
@@ -173,6 +173,7 @@ class _Prober:
     config: str
     plan: BisectPlan
     progress: Callable[[str], None]
+    run: RunAll
     cells: dict[str, Cell] = field(default_factory=dict)
 
     def __call__(self, wanted: Sequence[str]) -> Mapping[str, Outcome | None]:
@@ -185,7 +186,7 @@ class _Prober:
 
     def _run(self, versions: Sequence[str], runs: int) -> None:
         names = [target_name(self.config, version) for version in versions]
-        run_all([MatrixWork(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
+        self.run([MatrixWork(name, (self.case,), runs, self.plan.deterministic) for name in names], self._keep)
 
     def _keep(self, found: Sequence[Cell]) -> None:
         for cell in found:
@@ -194,8 +195,11 @@ class _Prober:
             self.progress(f"{len(self.cells)}: {cell.target}: {shown} ({cell.seen} of {cell.runs} runs)")
 
 
-def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bisection:
-    """Search for changes of a scenario's outcome.  InputError: a name is wrong; SetupError: no kernel can run."""
+def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None], run: RunAll = run_all) -> Bisection:
+    """Search for changes of a scenario's outcome; ``run`` runs the kernels that are probed.
+
+    InputError: a name is wrong; SetupError: no kernel can run.
+    """
     for name in filter(None, (plan.config, plan.good, plan.bad)):  # check names before the archive is read
         config, version = split_target(name)
         load_config(config)
@@ -203,7 +207,7 @@ def bisect(case: Case, plan: BisectPlan, progress: Callable[[str], None]) -> Bis
             raise InputError(name, None, "expected a kernel of a configuration: CONFIG@VERSION")
     kernels = load_kernels(Cache(default_root(os.environ)), progress)
     where = _range(plan, kernels)
-    prober = _Prober(case, where.config, plan, progress)
+    prober = _Prober(case, where.config, plan, progress, run)
     start = time.monotonic()
     found = search(where.versions, where.first, prober)
     seconds = time.monotonic() - start

@@ -204,6 +204,10 @@ def _cell(work: MatrixWork, case: Case, results: Sequence[Observation]) -> Cell:
     return Cell(work.target, case.name, case.key, verdict, names, seen, len(results), unchecked=unchecked)
 
 
+RunAll = Callable[[Sequence[MatrixWork], Callable[[Sequence[Cell]], None]], None]
+"""Runs the work of machines; the second argument gets the cells of each."""
+
+
 def run_all(work: Sequence[MatrixWork], done: Callable[[Sequence[Cell]], None]) -> None:
     """Run machines in parallel, each in a process of its own; ``done`` gets the cells of each."""
     if len(work) == 1:

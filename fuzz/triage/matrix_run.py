@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz.corpus.files import find_scenarios
@@ -21,6 +21,7 @@ from fuzz.triage.matrix import (
     Cell,
     MatrixResults,
     MatrixWork,
+    RunAll,
     check_patterns,
     load_cases,
     match_targets,
@@ -112,8 +113,8 @@ class Matrix:
         return page(self._table, self.plan.command(f"--html {name}"), _findings(self.cases), lines)
 
 
-def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
-    """Run the cells and store the results.  InputError: a file or a pattern is wrong; nothing was run."""
+def run_matrix(plan: MatrixPlan, progress: Callable[[str], None], run: RunAll = run_all) -> Matrix:
+    """Run the cells, by ``run``, and store the results.  InputError: a file or a pattern is wrong; nothing was run."""
     cases = load_cases(find_scenarios(plan.paths))
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
@@ -128,30 +129,34 @@ def run_matrix(plan: MatrixPlan, progress: Callable[[str], None]) -> Matrix:
         raise InputError(" ".join(plan.patterns), None, "matches no target (shadowfuzz kernels list)")
     wanted = before.missing(targets, cases) if plan.missing else dict.fromkeys(targets, cases)
     work = [MatrixWork(target, some, plan.repeat, plan.deterministic) for target, some in wanted.items()]
-    return Matrix(plan, targets, cases, _run_cells(work, before, path, progress))
+    kept = _Kept(path, before, len(work), progress)
+    if work:
+        run(work, kept.take)
+    return Matrix(plan, targets, cases, kept.results)
 
 
-def _run_cells(
-    work: Sequence[MatrixWork], before: MatrixResults, path: Path, progress: Callable[[str], None]
-) -> MatrixResults:
-    """Run cells, store results after each target, and report the progress."""
-    results, start, ended = before, time.monotonic(), 0
+@dataclass
+class _Kept:
+    """Stores results after each target, and reports the progress; ``total`` targets are to be run."""
 
-    def done(cells: Sequence[Cell]) -> None:
-        nonlocal results, ended
-        results = results.with_cells(cells)
-        write_results(path, results)
-        ended += 1
+    path: Path
+    results: MatrixResults
+    total: int
+    progress: Callable[[str], None]
+    ended: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+    def take(self, cells: Sequence[Cell]) -> None:
+        """Store the cells of a target."""
+        self.results = self.results.with_cells(cells)
+        write_results(self.path, self.results)
+        self.ended += 1
         bad = sum(cell.verdict == DIVERGES for cell in cells)
         cannot = next((cell.why for cell in cells if cell.verdict == CANNOT), "")
-        progress(
-            f"{ended} of {len(work)} targets, {time.monotonic() - start:.0f} s: {cells[0].target}, "
+        self.progress(
+            f"{self.ended} of {self.total} targets, {time.monotonic() - self.start:.0f} s: {cells[0].target}, "
             + (cannot or f"{len(cells)} scenarios, {bad} diverge")
         )
-
-    if work:
-        run_all(work, done)
-    return results
 
 
 def _findings(cases: Sequence[Case]) -> tuple[Regression, ...]:

@@ -18,14 +18,16 @@ def test_they_come_back_as_they_were() -> None:
     assert TriageJob.from_json(job.to_json()) == job
     result = Result(ID, "restore.x3: 7 steps -> 2", again=True)
     assert Result.from_json(result.to_json(), "n") == result
+    cannot = Result(ID, "no QEMU", unable=True)
+    assert Result.from_json(cannot.to_json(), "n") == cannot
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "[]", "{}", "[" * 100_000, json.dumps({"id": "../x", "words": "", "again": False})),
-        json.dumps({"id": ID, "words": "", "again": 1}),
-        json.dumps({"id": ID, "words": "x" * 20_000, "again": False}),
+        *("", "[]", "{}", "[" * 100_000, json.dumps({"id": "../x", "words": "", "again": False, "unable": False})),
+        json.dumps({"id": ID, "words": "", "again": 1, "unable": False}),
+        json.dumps({"id": ID, "words": "x" * 20_000, "again": False, "unable": False}),
     ],
 )
 def test_anything_else_is_one_error(text: str) -> None:
@@ -37,4 +39,7 @@ def test_anything_else_is_one_error(text: str) -> None:
 
 
 def test_what_is_shown_is_one_line() -> None:
-    assert Result.from_json(json.dumps({"id": ID, "words": "a\x1b\nb", "again": False}), "n").words == "a  b"
+    assert (
+        Result.from_json(json.dumps({"id": ID, "words": "a\x1b\nb", "again": False, "unable": False}), "n").words
+        == "a  b"
+    )

@@ -52,10 +52,9 @@ def run(
     monkeypatch: pytest.MonkeyPatch, seen: dict[str, Callable[[int], int] | None], plan: BisectPlan
 ) -> tuple[Bisection, Machines, list[str]]:
     machines, said = Machines(seen), list[str]()
-    monkeypatch.setattr(bisect_run, "run_all", machines.run_all)
     monkeypatch.setattr(bisect_run, "load_kernels", lambda *_: KERNELS)
     monkeypatch.setattr(bisect_run, "changelog_lines", lambda *_: ["  (no changelog)"])
-    return bisect(CASE, plan, said.append), machines, said
+    return bisect(CASE, plan, said.append, machines.run_all), machines, said
 
 
 def always(runs: int) -> int:
