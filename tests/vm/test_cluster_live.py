@@ -8,23 +8,37 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fuzz.cli.main import main
+from fuzz.cluster.cell_actor import CellActor
+from fuzz.cluster.cell_job import cell_task, read_answer
 from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
 from fuzz.cluster.triage_actor import TriageActor
 from fuzz.cluster.triage_job import Result, TriageJob
+from fuzz.paths import CORPUS
 from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories, story_of
 from fuzz.store.runs import History
+from fuzz.triage.matrix import MatrixWork, make_case, read_results
+from fuzz.triage.matrix_run import MatrixPlan, run_matrix
 from fuzz.triage.triage import in_order, is_waiting
+from harness.scenario.scenario import load
 from harness.vm.cache import default_root
+from harness.vm.config import DEFAULT_TARGET
 from tests.support.postgres import server
 from tests.vm.clustering import campaign, check_nothing_lost, fleet, kill_again_and_again
+
+REGRESSIONS = CORPUS / "regressions"
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -66,6 +80,41 @@ def test_a_campaign_and_triage_on_a_cluster_of_this_machine(tmp_path: Path, caps
     assert main(["triage", "--cluster", "local", "--runs", "2", "--campaign", str(out)]) == 0
     assert f"1 of 1: {one.id}" in capsys.readouterr().err
     assert not is_waiting(story_of(store, one.id)) and store.load(one.id).same_vm.runs == 2
+
+
+def test_a_matrix_on_a_cluster_is_that_of_one_machine(tmp_path: Path) -> None:
+    """A node is killed while it works, another one joins: each cell is there, with the verdict of one machine."""
+    names = ("abort_then_finish", "abort_in_aarch32_state", "mmio_load_signed_word")
+    paths, targets = tuple(REGRESSIONS / f"{name}.scn" for name in names), (DEFAULT_TARGET, "kvm-vhe")
+    one = run_matrix(MatrixPlan(paths, targets, results=tmp_path / "one.json"), lambda _: None)
+    words = ["kernels", "matrix", *map(str, paths), "--results", str(tmp_path / "many.json")]
+    words += [word for target in targets for word in ("--target", target)]
+    with fleet(2) as nodes:
+        argv = [sys.executable, "-m", "fuzz.cli.main", *words, "--cluster", nodes.address]
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        try:
+            while len(nodes.pids("ray::CellActor")) < 2:
+                assert process.poll() is None
+                time.sleep(0.25)
+            nodes.lose(random.Random(1))
+            nodes.add()
+            assert process.wait(300) == 1
+        finally:
+            process.kill()
+    many = read_results(tmp_path / "many.json").cells
+    assert set(many) == set(one.results.cells)
+    for key, cell in many.items():
+        # How often a run was not checked depends on when interrupts came.
+        assert replace(cell, unchecked={}) == replace(one.results.cells[key], unchecked={})
+
+
+def test_a_node_says_which_target_it_cannot_run(tmp_path: Path) -> None:
+    case = make_case("hvc", load(REGRESSIONS / "mmio_load_signed_word.scn"))
+    task = cell_task(MatrixWork(f"{DEFAULT_TARGET}@{tmp_path}", (case,), 1), case)
+    actor = CellActor("")
+    result = read_answer(task, actor.cell(task.question), "here")
+    assert result.unable and result.cell is None and str(tmp_path) in result.words
+    actor.stop()
 
 
 def test_a_node_says_what_it_cannot_do(tmp_path: Path) -> None:
