@@ -22,7 +22,7 @@ import atheris
 from fuzz.campaign.counters_file import COVERAGE_SIZE, StatsWriter
 from fuzz.campaign.gc_tuning import reduce_gc
 from fuzz.campaign.libfuzzer_counters import Counters
-from fuzz.campaign.limits import BOTH, KVM, MODEL
+from fuzz.campaign.limits import BOTH, KVM, MODEL, RELOAD_SECONDS
 from fuzz.campaign.offers import NewEdges, Offers
 from fuzz.campaign.worker import GiveUp, Worker, WorkerContext
 from fuzz.campaign.worker_job import WorkerJob
@@ -109,7 +109,7 @@ def libfuzzer_arguments(job: WorkerJob) -> list[str]:
         "-len_control=0",  # the mutator knows how long a scenario should be
         "-reduce_inputs=0",  # a long scenario takes less time per exit than a short one
         # The findings of other workers are no function of the seed.
-        f"-reload={0 if job.targets.deterministic else 5}",
+        f"-reload={0 if job.targets.deterministic else RELOAD_SECONDS}",
         "-timeout=120",
         "-rss_limit_mb=0",
         "-print_funcs=0",

@@ -66,8 +66,8 @@ class Carrier:
         more = [key for key, row in rows.items() if key in self._carried and self._carried[key] != row]
         if more:
             with self._shared.access(write=True) as access:
-                for shelf, id_ in more:  # in one order for all nodes, or two wait for each other
-                    _count(access, (shelf, id_), rows[shelf, id_].count, self._node)
+                # In one order for all nodes, or two wait for each other.
+                _count(access, {key: rows[key].count for key in more}, self._node)
             self._carried |= {key: rows[key] for key in more}
         return len(carried) + len(more)
 
@@ -89,7 +89,7 @@ class Carrier:
             _put(access, entry, row, texts)
             for example in examples:
                 Store(self._shared, shelf).exemplify(access, id_, example)
-            _count(access, key, row.count, self._node)
+            _count(access, {key: row.count}, self._node)
         self._carried[key] = row
         return True
 
@@ -162,20 +162,25 @@ def is_better(mine: tuple[bool, int], theirs: tuple[bool, int]) -> bool:
     return (not mine[0], mine[1]) < (not theirs[0], theirs[1])
 
 
-def _count(access: Access, finding: Key, count: int, node: str) -> None:
-    """Make a node's part of a count what it is now."""
-    key = {"node": node, "shelf": finding[0], "id": finding[1]}
-    sql = "SELECT node, shelf, id, count FROM shares WHERE node = :node AND shelf = :shelf AND id = :id"
-    here, _ = access.readable_rows("shares", sql, **key)
-    before = here[0]["count"] if here else 0
-    more = count - before
-    if more <= 0:
-        return
-    access.run(
+def _count(access: Access, counts: Mapping[Key, int], node: str) -> None:
+    """Make a node's parts of counts what they are now: with few statements, because others wait for the rows."""
+    sql = "SELECT node, shelf, id, count FROM shares WHERE node = :node"
+    if len(counts) == 1:
+        ((shelf, id_),) = counts
+        rows, _ = access.readable_rows(
+            "shares", f"{sql} AND shelf = :shelf AND id = :id", node=node, shelf=shelf, id=id_
+        )
+    else:
+        rows, _ = access.readable_rows("shares", sql, node=node)
+    before = {(row["shelf"], row["id"]): row["count"] for row in rows}
+    more = [
+        {"node": node, "shelf": key[0], "id": key[1], "count": count, "more": count - before.get(key, 0)}
+        for key, count in counts.items()
+        if count > before.get(key, 0)
+    ]
+    access.run_many(
         "INSERT INTO shares (node, shelf, id, count) VALUES (:node, :shelf, :id, :count) "
         "ON CONFLICT (node, shelf, id) DO UPDATE SET count = excluded.count",
-        **key,
-        count=count,
+        more,
     )
-    sql = "UPDATE findings SET count = count + :more WHERE shelf = :shelf AND id = :id"
-    access.run(sql, more=more, shelf=finding[0], id=finding[1])
+    access.run_many("UPDATE findings SET count = count + :more WHERE shelf = :shelf AND id = :id", more)

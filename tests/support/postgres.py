@@ -26,11 +26,12 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs; ``url`` is that of its database."""
+    """A server that runs; ``url`` is that of its database; ``fsync``: whether it waits for the disk."""
 
     programs: Path
     root: Path
     become: tuple[str, ...]
+    fsync: bool = False
 
     @property
     def url(self) -> str:
@@ -48,7 +49,7 @@ class Server:
         assert done.returncode == 0, argv
 
     def start(self) -> None:
-        options = f"-k {self.root} -c listen_addresses= -c fsync=off"
+        options = f"-k {self.root} -c listen_addresses= -c fsync={'on' if self.fsync else 'off'}"
         self.run("pg_ctl", "-D", str(self.root / "data"), "-o", options, "-w", "start")
 
     def stop(self, how: str = "immediate") -> None:
@@ -78,7 +79,7 @@ def _tools() -> tuple[Path, pwd.struct_passwd] | str:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
+def server(*, fsync: bool = False) -> Iterator[Server]:
     """Start a server; it ends with the block.  Skips the test where PostgreSQL is not installed."""
     tools = _tools()
     if isinstance(tools, str):
@@ -88,7 +89,7 @@ def server() -> Iterator[Server]:
     if os.geteuid() == 0:  # whom the server refuses; anybody else may run it
         os.chown(root, user.pw_uid, user.pw_gid)
     become = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--")
-    found = Server(programs, root, become if os.geteuid() == 0 else ())
+    found = Server(programs, root, become if os.geteuid() == 0 else (), fsync)
     try:
         found.run("initdb", "-D", str(root / "data"), "-A", "trust", "-U", "postgres", "-N")
         found.start()
