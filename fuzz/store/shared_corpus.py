@@ -112,12 +112,13 @@ class SharedCorpus:
 
         Any number of processes may do this at once.  Doing it again changes nothing.
         """
-        if not offers:
-            return 0
-        wanted = frozenset[int]().union(*(offer.features for offer in offers))
         with self._database.access(write=True) as access:
+            # Who has nothing new waits for nobody: all nodes begin with the same scenarios.
+            new = list({claim.offer.hash: claim.offer for claim in self._claims(access, offers)}.values())
+            if not new:
+                return 0
             serial = self._lock(access)
-            claims = better_claims(offers, self._holders(access, wanted))
+            claims = self._claims(access, new)
             self._claim(access, claims)
             taken = {claim.offer.hash: (claim.offer, claim.weight) for claim in claims}
             for offer, weight in taken.values():
@@ -134,6 +135,10 @@ class SharedCorpus:
         access.run("INSERT INTO serials (target, serial) VALUES (:t, 0) ON CONFLICT DO NOTHING", t=self._key)
         sql = "UPDATE serials SET serial = serial WHERE target = :t RETURNING serial"
         return int(access.rows(sql, t=self._key)[0]["serial"])
+
+    def _claims(self, access: Access, offers: Sequence[Offer]) -> list[Claim]:
+        wanted = frozenset[int]().union(*(offer.features for offer in offers))
+        return better_claims(offers, self._holders(access, wanted))
 
     def _holders(self, access: Access, wanted: Iterable[int]) -> dict[int, tuple[str, int]]:
         """Return which scenario has each of these features, and how simple it is."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.store.database import Database, StoreError, default_url
+from fuzz.store.database import Access, Database, StoreError, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.replicate import Carrier, is_better, is_tried
 from harness.findings.finding import Tries
@@ -55,6 +55,27 @@ def test_counts_are_added_once_whatever_is_repeated(tmp_path: Path) -> None:
     store.bump({finding().id: 2}, "2999-01-02")
     assert carrier.carry(counts=False) == 0 and Store(shared, FINDINGS).count(finding().id) == 3
     assert carrier.carry() == 1 and Store(shared, FINDINGS).count(finding().id) == 5
+
+
+def test_counts_of_many_findings_take_few_statements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for the rows meanwhile, and each statement may be a way to another machine and back."""
+    local, shared = database(tmp_path, "one"), database(tmp_path, "shared")
+    store = Store(local, FINDINGS)
+    ids = [replace(finding(), signature=("host", f"x{number}")).id for number in range(30)]
+    for number in range(30):
+        store.add(replace(finding(), signature=("host", f"x{number}")), SMALL)
+    carriers = [Carrier(local, shared, node) for node in ("one", "two")]
+    for carrier in carriers:
+        carrier.carry()
+    store.bump(dict.fromkeys(ids, 2), "2999-01-01")
+    sent: list[str] = []
+    run, run_many = Access.run, Access.run_many
+    monkeypatch.setattr(Access, "run", lambda self, sql, **how: (sent.append(sql), run(self, sql, **how))[1])
+    monkeypatch.setattr(Access, "run_many", lambda self, sql, rows: (sent.append(sql), run_many(self, sql, rows))[1])
+    assert [carrier.carry() for carrier in carriers] == [30, 30]
+    assert len([sql for sql in sent if "shares" in sql or "UPDATE" in sql]) <= 2 * 3
+    monkeypatch.undo()
+    assert {Store(shared, FINDINGS).count(id_) for id_ in ids} == {6}
 
 
 def test_an_example_that_shows_something_else_first_is_carried(tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_a_scenario_stays_as_long_as_it_is_the_simplest_for_something(database: 
     assert SharedCorpus(database, "another target").fetch(0).offers == ()
 
 
+def test_who_has_nothing_new_does_not_wait_for_who_pushes(postgres: str) -> None:
+    one, other = Database(postgres), Database(postgres)
+    SharedCorpus(one, KEY).push([offer(1, 1, 2)])
+    with one.access(write=True) as access:
+        access.run("SET LOCAL idle_in_transaction_session_timeout = 20000")  # a failure must not hang
+        access.run("UPDATE serials SET serial = serial WHERE target = :t", t=KEY)
+        assert SharedCorpus(other, KEY).push([offer(1, 1, 2), offer(3, 2)]) == 0
+
+
 def test_more_than_a_batch_is_fetched_in_order(database: Database) -> None:
     corpus = SharedCorpus(database, KEY)
     assert corpus.push([offer(1, n, tag=n) for n in range(BATCH + 5)]) == BATCH + 5

@@ -10,6 +10,8 @@ import pytest
 
 from fuzz.cluster.totals import LEAST_SECONDS, LOOKS_A_SECOND, REPORTS_A_SECOND
 from tests.support.fleet_simulation import (
+    KNOWN,
+    NEW,
     RATES,
     Steps,
     Tally,
@@ -39,8 +41,9 @@ def test_finds_meet_what_was_measured() -> None:
 
 def test_costs_meet_what_was_measured() -> None:
     for size in (1, 100):
-        assert push_seconds(size, 0) == pytest.approx(RATES[f"push of {size} new"].value / 1e3)
-    assert push_seconds(0, 100) < push_seconds(100, 0)
+        for what in (NEW, KNOWN):
+            assert push_seconds(size, what) == pytest.approx(RATES[f"push of {size} {what}"].value / 1e3)
+    assert push_seconds(50, KNOWN) < push_seconds(50, NEW)
 
 
 def test_who_asks_for_a_lock_first_has_it_first() -> None:
