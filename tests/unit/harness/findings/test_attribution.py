@@ -43,7 +43,7 @@ from harness.relations.errata import (
     TargetErrata,
 )
 from harness.relations.evidence import RoundEvidence
-from harness.relations.host import compare_entry_state, expected_entry_states, expected_virtual_interrupts
+from harness.relations.host import compare_entry_state, expected_entry_states
 from harness.scenario.scenario import load
 from harness.trace.environment import WORLDS
 from harness.trace.events import HOST, Event, Host, Switch
@@ -274,8 +274,7 @@ def as_the_rule_has_it(name: str, wrong: tuple[str, int] | None = None) -> Round
     expected = expected_entry_states(before, None, frozenset({name}))[-1 if name == SERROR_UNDOES else 0]
     assert not expected.undetermined
     values = list(expected.values)
-    interrupts, certain = expected_virtual_interrupts(before, frozenset({name}))
-    hcr = interrupts & certain
+    hcr = expected.hcr & expected.hcr_certain
     if wrong is not None:
         values[INDEX[wrong[0]]] ^= wrong[1]
     if not pends:
