@@ -235,7 +235,7 @@ _ASKED_EC = frozenset(
 def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
     """Whether userspace wrote PC over the vector of an exception that KVM took at once, or in KVM_RUN.
 
-    Some kernels still complete the access behind that, and PC advances from there.
+    Some kernels still complete the access after that, and PC advances from there.
     """
     ours = writes_of(hosts)
     if exceptions.PC not in ours:

@@ -38,7 +38,7 @@ PSTATES = ("0x3c5", "0x2c5", "0x0", "0x3c4", "0x2c4", "0x200000", "0x30", "0x10"
 
 
 def scenario(rng: random.Random) -> Scenario:
-    """Return one to three guest instructions, each with up to eight actions of userspace behind it."""
+    """Return one to three guest instructions, each followed by up to eight actions of userspace."""
     lines = ["shadowfuzz-scenario 1", "about Userspace's actions.", "reg x1 0x9000000", "reg x12 0x40000000"]
     lines.append(f"reg pstate {rng.choice(PSTATES)}")
     for _ in range(rng.randrange(1, 4)):

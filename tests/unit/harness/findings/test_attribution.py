@@ -399,8 +399,8 @@ def test_what_is_not_determined_with_a_rule_is_not_predicted_by_it() -> None:
         ("two_aborts_around_aarch32_state", "7.3.4"),
         ("abort_written_around", "7.3.4"),
         ("access_completed_while_stepped", "7.3.4"),
-        ("pc_and_spsr_written_behind_serror", "7.3.4"),
-        ("serror_behind_abort_and_aarch32_state", "7.3.4"),
+        ("pc_and_spsr_written_after_serror", "7.3.4"),
+        ("serror_after_abort_and_aarch32_state", "7.3.4"),
     ],
 )
 def test_what_the_tool_once_took_for_a_finding_is_none(name: str, release: str) -> None:
@@ -414,7 +414,7 @@ def test_what_the_tool_once_took_for_a_finding_is_none(name: str, release: str) 
         ("pstate_written_between_abort_and_run", "6.12.117", {("pc", ABORTED_COMPLETES)}),
         ("abort_entered_from_aarch32_state", "6.1.192", {("esr_el1", SIGN_EXTENDED)}),
         (
-            "pc_and_spsr_written_behind_abort",
+            "pc_and_spsr_written_after_abort",
             "6.1.192",
             {("esr_el1", SIGN_EXTENDED), ("pc", ABORTED_COMPLETES)},
         ),
@@ -429,7 +429,7 @@ def test_what_the_tool_once_took_for_a_finding_is_none(name: str, release: str) 
 def test_errata_and_nothing_else_where_userspace_writes_around_an_exception(
     name: str, release: str, found: set[tuple[str, str]]
 ) -> None:
-    """KVM enters an abort from what userspace wrote until then; what it writes behind that stays."""
+    """KVM enters an abort from what userspace wrote until then; what it writes after that stays."""
     assert {(one.register, one.cause) for one in unexplained(name, release, TargetErrata(ALL))} == found
 
 
