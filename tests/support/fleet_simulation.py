@@ -149,7 +149,7 @@ class Tally:
     times: Counter[tuple[str, int]] = field(default_factory=Counter)
     busy: Counter[int] = field(default_factory=Counter)
     sent: Counter[int] = field(default_factory=Counter)
-    waits: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, step: Transaction, now: float, wait: float) -> None:
         """Count a transaction that was asked for ``now``."""
@@ -157,7 +157,7 @@ class Tally:
         self.times[step.kind, minute] += 1
         self.busy[minute] += step.seconds  # type: ignore[assignment]
         if step.lock:
-            self.waits[step.kind, int(now / MINUTE)].append(wait)
+            self.waits[step.kind].append(wait)
 
 
 def play(everybody: Sequence[Steps], tally: Tally) -> None:
@@ -221,7 +221,7 @@ class Member:
             for finding in sorted(changed):
                 now = yield Transaction(_ms("finding that is known"), "finding", f"{self.name} {finding}")
             known |= changed
-            if began >= next_counts and known:
+            if began >= next_counts:
                 next_counts = began + COUNT_SECONDS * self.pause
                 cost = len(known) * _ms("counts of 100 findings") / 100
                 now = yield Transaction(cost, "counts", f"{self.name} counts")
@@ -295,9 +295,17 @@ class Simulated:
             "transactions/s": f"{sum(each.values()) - each['push']:.0f}",
             "kB/s": f"{kilobytes:.0f}",
             "busy": f"{tally.busy[minute] / MINUTE:.2f}",
-            "wait for a finding, s": _waits(tally.waits["finding", minute]),
-            "wait for counts, s": _waits(tally.waits["counts", minute]),
-            "wait for a push, s": _waits(tally.waits["push", minute]),
+        }
+
+    def whole(self) -> dict[str, str]:
+        """Return the row of the whole run: how long scenarios take to the last node, and waits for locks."""
+        latencies = self.latencies()
+        return {
+            "nodes": f"{self.nodes:,}".replace(",", " "),
+            "targets": f"{self.targets}",
+            "scenarios": f"{len(latencies):,}".replace(",", " "),
+            "to the last node, s": f"{statistics.median(latencies):.1f}, at most {max(latencies):.1f}",
+            **{f"wait for {name}, s": _waits(self.tally.waits[kind]) for kind, name in LOCKS.items()},
         }
 
     def latencies(self) -> list[float]:
@@ -306,6 +314,7 @@ class Simulated:
 
 
 KINDS = ("look", "check", "push", "counts", "finding")
+LOCKS = {"push": "a push", "counts": "counts", "finding": "a finding"}
 
 
 def _waits(waits: Sequence[float]) -> str:
@@ -340,12 +349,8 @@ def lines(runs: Sequence[tuple[int, int]], minutes: int) -> Iterator[str]:
     measured = [{"what": n, "measured": f"{r.value:g} {r.unit}", "by": r.source} for n, r in RATES.items()]
     yield from (*table(measured), "")
     done = [simulate(nodes, targets, minutes) for nodes, targets in runs]
-    yield from table([run.row(minute) for run in done for minute in (0, minutes - 1)])
-    yield ""
-    for run in done:
-        latencies = run.latencies()
-        late = f"median {statistics.median(latencies):.1f} s, at most {max(latencies):.1f} s" if run.nodes > 1 else "-"
-        yield f"{run.nodes} nodes, {run.targets} targets: {len(latencies)} scenarios, to the last node {late}"
+    yield from (*table([run.row(minute) for run in done for minute in (0, minutes - 1)]), "")
+    yield from table([run.whole() for run in done])
 
 
 def main(words: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def test_who_asks_for_a_lock_first_has_it_first() -> None:
     tally = Tally()
     play([node("late", 2, "a"), node("early", 1, "a"), node("other", 3, "b")], tally)
     assert ended == [("early", 11), ("other", 13), ("late", 21)]
-    assert sorted(tally.waits["push", 0]) == [0, 0, 9] and tally.times["push", 0] == 3 and tally.busy[0] == 30
+    assert sorted(tally.waits["push"]) == [0, 0, 9] and tally.times["push", 0] == 3 and tally.busy[0] == 30
 
 
 @pytest.mark.parametrize(("nodes", "targets"), [(1, 1), (7, 3), (60, 1)])
@@ -84,7 +84,7 @@ def test_what_is_asked_of_all_nodes_together_is_bounded() -> None:
         assert float(row["pushes/s"]) <= float(row["looks/s"]), "a node pushes once before it looks"
 
 
-def test_the_page_has_what_it_takes_and_says_what_measured_it() -> None:
+def test_the_page_has_its_tables() -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
-    for line in list(lines([(1, 1)], 1))[: len(RATES) + 2]:
-        assert line in page, "python -m tests.support.fleet_simulation prints the tables of docs/cluster.md"
+    missing = [line for line in lines([(1, 1), (10, 1)], 10) if line not in page]
+    assert not missing, "python -m tests.support.fleet_simulation prints the tables of docs/cluster.md"
