@@ -70,7 +70,7 @@ class Gathered:
         return [cell_task(work, case) for work in self.work for case in work.cases]
 
     def take(self, task: Task, result: CellResult | None, why: str) -> None:
-        """Take what came of a task; ``why``: nobody could do it."""
+        """Take what came of a task; ``why``: no node could do it."""
         (work,) = (work for work in self.work if work.target == task.target)
         (case,) = (case for case in work.cases if task.id == f"{task.target} {case.name}")
         found = result.cell if result is not None else None

@@ -40,7 +40,7 @@ class Sort(Generic[R]):
     """A sort of tasks: the job of every node, how an answer is read, and who gets what came of a task.
 
     ``read`` is given a task, the text of an answer and the node's name; InputError: it is none.  ``done`` is given
-    a task with its result, or None and why nobody could do it.
+    a task with its result, or None and why no node could do it.
     """
 
     job: str

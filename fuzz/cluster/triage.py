@@ -65,7 +65,7 @@ class Tally:
     done: int = 0
 
     def take(self, task: Task, result: Result | None, why: str) -> None:
-        """Count a finding; ``why``: nobody could process it."""
+        """Count a finding; ``why``: no node could process it."""
         self.ended += 1
         self.done += result is not None
         words = f"left as it is: {why}" if result is None else result.words

@@ -113,7 +113,7 @@ class SharedCorpus:
         Any number of processes may do this at once.  Doing it again changes nothing.
         """
         with self._database.access(write=True) as access:
-            # Who has nothing new waits for nobody: all nodes begin with the same scenarios.
+            # Who has nothing new takes no lock: all nodes begin with the same scenarios.
             new = list({claim.offer.hash: claim.offer for claim in self._claims(access, offers)}.values())
             if not new:
                 return 0

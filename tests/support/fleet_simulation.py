@@ -6,7 +6,7 @@ transactions take and what nodes find is measured (:data:`RATES`), and extrapola
 
 - *n* nodes find in *t* seconds what one finds in *n t*: each scenario has a rate of its own at which a node comes
   across it, and rates fall as a power law that meets both measured points.
-- Two that write the same row wait for each other, and nobody waits for anything else: the server is never short of CPU.
+- Two that write the same row wait for each other, and there are no other waits: the server is never short of CPU.
   How many CPUs that takes is in the table (``busy``).
 
 All nodes start at once, which is the worst case.

@@ -46,7 +46,7 @@ def usual(times: Iterable[float]) -> float:
 
 
 def offers() -> Iterator[Offer]:
-    """Yield scenarios of the project's corpus, again and again, each with features of its own."""
+    """Yield scenarios of the project's corpus, repeatedly, each with features of its own."""
     texts = [format_scenario(load(path)) for path in find_scenarios([CORPUS / "seeds", CORPUS / "regressions"])]
     number = 0
     while True:
