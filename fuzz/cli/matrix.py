@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fuzz.cli.declare import Args, declare, flag, option
-from fuzz.cli.options import deterministic, file, json_flag, number, out_file, paths, tree
+from fuzz.cli.options import campaign_beside_out, deterministic, file, json_flag, number, out_file, paths, tree
 from fuzz.cli.output import print_json
 from fuzz.cli.progress import progress_printer
+from harness.errors import InputError
 from harness.exit_status import ExitStatus
 from harness.output_file import write_whole
 from harness.vm.config import DEFAULT_TARGET
@@ -31,6 +32,8 @@ examples:
       a kernel of your own next to those of the archive
   shadowfuzz kernels matrix corpus/regressions --target 'kvm-nvhe@*' --missing --cluster 10.0.0.1:6379
       each cell on some node of a cluster; the results are kept here
+  shadowfuzz kernels matrix --finding all --campaign out/campaign --target 'kvm-*@7.*' --html findings.html
+      which of these kernels show what a campaign found
 
 exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target was lost or cannot run
 """
@@ -42,7 +45,9 @@ exit status: 0 no cell diverges, 1 one does, 2 bad usage or input, 3 a target wa
     EPILOG,
     exclusive=(("json", "html", "markdown"),),
 )
-@paths()
+@paths(instead="--finding")
+@option("--finding", "findings", multiple=True, metavar="ID", help="also that of a campaign's finding; `all`: of all")
+@campaign_beside_out
 @option(
     "--target",
     "targets",
@@ -93,8 +98,14 @@ def command(args: Args) -> int:
 
 def plan_of(args: Args) -> MatrixPlan:
     """Return the plan that the options describe."""
-    from fuzz.triage.matrix_run import MatrixPlan
+    from fuzz.store.kept_findings import open_database
+    from fuzz.triage.matrix_run import MatrixPlan, cases_of_findings
 
+    findings = tuple(args.findings)
+    if not findings and not args.paths:
+        raise InputError("kernels matrix", None, "expected scenarios, or --finding")
+    cases = cases_of_findings(open_database(args.campaign, args.store), findings, _say) if findings else ()
     trees = tuple(args.target) if args.tree else ()  # the names that --tree applies to
     patterns = (*(args.targets or ([] if trees else [f"{DEFAULT_TARGET}@*"])), *trees)
-    return MatrixPlan(*(tuple(args.paths), patterns, args.repeat, args.missing, args.deterministic, args.results))
+    how = args.repeat, args.missing, args.deterministic, args.results
+    return MatrixPlan(tuple(args.paths), patterns, *how, findings=findings, found=cases)

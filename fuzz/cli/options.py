@@ -185,10 +185,15 @@ hyp_copy = click.option(
 json_flag = flag("--json", "json", help="print one JSON object and nothing else")
 
 
-def paths(*, optional: bool = False) -> Decorator[Any]:
-    """Return the argument ``paths``, the scenarios; if ``optional``, its default is the project's scenarios."""
+def paths(*, optional: bool = False, instead: str = "") -> Decorator[Any]:
+    """Return the argument ``paths``, the scenarios; if ``optional``, its default is the project's scenarios.
+
+    ``instead`` is an option with which there may be none.
+    """
     what = "scenarios, or directories of them" + " (default: the project's)" * optional
-    return click.argument("paths", nargs=-1, required=not optional, type=PATH, metavar="FILE|DIR...", help=what)
+    what += f" (with {instead}: may be left out)" if instead else ""
+    needed = not optional and not instead
+    return click.argument("paths", nargs=-1, required=needed, type=PATH, metavar="FILE|DIR...", help=what)
 
 
 def finding(signature: str) -> Decorator[Any]:

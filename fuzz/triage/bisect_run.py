@@ -58,14 +58,14 @@ def case_of_file(path: Path) -> Case:
 
 
 def case_of_story(story: Story) -> Case:
-    """Return the scenario of a stored finding.  InputError: it cannot be bisected."""
+    """Return the scenario of a stored finding.  InputError: it cannot be run alone."""
     finding, scenario = story.kept.finding, story.kept.scenario
     if scenario is None or finding.kind not in ("divergence", "alarm") or finding.other is not None:
         raise InputError(story.id, None, "expected a divergence or an alarm of one target, with its scenario")
     if any(name.startswith(EARLIER) for name in story.kept.texts):
-        raise InputError(story.id, None, "needs earlier scenarios: bisection runs one scenario alone")
+        raise InputError(story.id, None, "needs earlier scenarios: this runs one scenario alone")
     if hyp_copy.options(finding.signature):
-        raise InputError(story.id, None, "bisection does not compare the hypervisor's own copy of a vCPU")
+        raise InputError(story.id, None, "this does not compare the hypervisor's own copy of a vCPU")
     return make_case(story.id, scenario)
 
 

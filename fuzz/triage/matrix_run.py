@@ -11,7 +11,12 @@ from pathlib import Path
 
 from fuzz.corpus.files import find_scenarios
 from fuzz.paths import CORPUS, KEPT
+from fuzz.store.database import Database
+from fuzz.store.findings import FINDINGS, Store
+from fuzz.store.kept_findings import find_finding, read_stories
+from fuzz.store.unreadable_text import unreadable_lines
 from fuzz.targets.emulators import emulators_here
+from fuzz.triage.bisect_run import case_of_story
 from fuzz.triage.emulator_matrix import EmulatorTable, read_explained_differences
 from fuzz.triage.emulator_matrix import markdown as markdown_emulators
 from fuzz.triage.matrix import (
@@ -38,6 +43,8 @@ from harness.vm.kernels.fetch import load_kernels
 
 DEFAULT, DETERMINISTIC = "matrix.json", "matrix-deterministic.json"
 """Files for results in the cache, one for each mode: their cells are separate."""
+ALL = "all"
+"""Names all findings of a campaign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class MatrixPlan:
     """The scenarios of files and directories to run, and patterns of targets.
 
     Each is run ``repeat`` times; with ``missing``, only cells without a result are run.  ``results`` is the file of
-    results; None: one in the cache.
+    results; None: one in the cache.  ``found`` are the scenarios of ``findings``, as they were named, to run as well.
     """
 
     paths: tuple[Path, ...]
@@ -54,12 +61,15 @@ class MatrixPlan:
     missing: bool = False
     deterministic: bool = False
     results: Path | None = None
+    findings: tuple[str, ...] = ()
+    found: tuple[Case, ...] = ()
 
     def command(self, form: str) -> str:
         """Return the command that makes a page, for the text of the page."""
         globs = (f"--target '{glob}'" for glob in self.patterns)
+        found = (f"--finding {name}" for name in self.findings)
         mode = ["--missing", *(["--deterministic"] if self.deterministic else [])]
-        return f"shadowfuzz kernels matrix {' '.join([*map(str, self.paths), *globs, *mode, form])}"
+        return f"shadowfuzz kernels matrix {' '.join([*map(str, self.paths), *found, *globs, *mode, form])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +123,31 @@ class Matrix:
         return page(self._table, self.plan.command(f"--html {name}"), _findings(self.cases), lines)
 
 
+def cases_of_findings(database: Database, names: Sequence[str], say: Callable[[str], None]) -> tuple[Case, ...]:
+    """Return the scenarios of findings, named as :func:`find_finding` does; ``all``: those of all that can be run.
+
+    InputError: one does not exist, or cannot be run alone.
+    """
+    if ALL not in names:
+        found = {story.id: story for story in (find_finding(database, name) for name in names)}
+        return tuple(map(case_of_story, found.values()))
+    stories, unreadable = read_stories(Store(database, FINDINGS))
+    for line in unreadable_lines(unreadable):
+        say(line)
+    cases: list[Case] = []
+    for story in stories:
+        try:
+            cases.append(case_of_story(story))
+        except InputError as error:
+            say(f"left out: {error}")
+    if not cases:
+        raise InputError(database.url, None, "no finding that can be run")
+    return tuple(cases)
+
+
 def run_matrix(plan: MatrixPlan, progress: Callable[[str], None], run: RunAll = run_all) -> Matrix:
     """Run the cells, by ``run``, and store the results.  InputError: a file or a pattern is wrong; nothing was run."""
-    cases = load_cases(find_scenarios(plan.paths))
+    cases = (*load_cases(find_scenarios(plan.paths)), *plan.found)
     twice = [case.name for case in cases if sum(case.name == other.name for other in cases) > 1]
     if twice:
         raise InputError(twice[0], None, "two scenarios have this name: their cells could not be distinguished")

@@ -12,6 +12,8 @@ import pytest
 
 from fuzz.cli.main import parsed
 from fuzz.cli.matrix import plan_of
+from fuzz.store.database import Database, default_url
+from fuzz.store.findings import FINDINGS, Store
 from fuzz.targets.runner import ScenarioRunner
 from fuzz.targets.target_set import TargetSet
 from fuzz.triage.matrix import (
@@ -30,6 +32,7 @@ from fuzz.triage.matrix import (
     run_cases,
     write_results,
 )
+from fuzz.triage.matrix_run import cases_of_findings
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError, VmLost
 from harness.findings.check import check
@@ -41,10 +44,12 @@ from harness.trace.events import Trace
 from harness.trace.tracefile import load_trace
 from harness.vm.alarms import Alarm
 from harness.vm.config import load_config
+from harness.vm.crash import EARLIER
 from harness.vm.debian.kernel_archive import Kernel
 from tests.support.complaining import LARGE, Complaining
 from tests.support.complaining import QUIET as COMPLAINING_QUIET
 from tests.support.fake_tree import fake_tree
+from tests.support.findings import finding
 from tests.support.paths import GOLDEN
 
 CASE = make_case("mixture", load(GOLDEN / "mixture.scn"))
@@ -144,6 +149,31 @@ def test_the_command_in_a_page() -> None:
     args = parsed(["matrix", "corpus/seeds", "a.scn", "--targets", "kvm-*@*", "--deterministic"])
     wanted = "shadowfuzz kernels matrix corpus/seeds a.scn --target 'kvm-*@*' --missing --deterministic --markdown"
     assert plan_of(args).command("--markdown") == wanted
+
+
+def test_findings_are_cases_beside_those_of_files(tmp_path: Path) -> None:
+    (tmp_path / "campaign").mkdir()
+    database = Database(default_url(tmp_path / "campaign"))
+    store = Store(database, FINDINGS)
+    alone, after_others = finding(("host", "pc", "", "")), finding(("host", "xN", "", ""))
+    store.add(alone, CASE.scenario)
+    store.add(after_others, CASE.scenario, {f"{EARLIER}1.scn": "text"})
+    said: list[str] = []
+    assert [case.name for case in cases_of_findings(database, ["all"], said.append)] == [alone.id]
+    assert said == [f"left out: {after_others.id}: needs earlier scenarios: this runs one scenario alone"]
+    with pytest.raises(InputError, match="needs earlier scenarios"):
+        cases_of_findings(database, [after_others.id], said.append)
+    words = ["matrix", "--campaign", str(tmp_path / "campaign"), "--targets", "kvm-vhe", "--finding"]
+    plan = plan_of(parsed([*words, alone.id[-12:], "--finding", alone.id]))
+    assert [(case.name, case.key) for case in plan.found] == [(alone.id, CASE.key)]
+    assert plan.command("").startswith(
+        f"shadowfuzz kernels matrix --finding {alone.id[-12:]} --finding {alone.id} --ta"
+    )
+    store.annotate(alone.id, f"{EARLIER}1.scn", "text")
+    with pytest.raises(InputError, match="no finding that can be run"):
+        plan_of(parsed([*words, "all"]))
+    with pytest.raises(InputError, match="kernels matrix: expected scenarios, or --finding"):
+        plan_of(parsed(["matrix"]))
 
 
 def test_targets_by_pattern() -> None:
