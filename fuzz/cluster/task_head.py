@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from fuzz.campaign.limits import MAX_JOBS
 from fuzz.cluster.head import LOOK_SECONDS, PATIENCE_SECONDS, POLL_SECONDS
 from fuzz.cluster.nodes import Nodes
 from fuzz.cluster.triage_job import Result
@@ -21,7 +22,7 @@ from harness.errors import InputError
 MAX_TRIES = 3
 """A task is tried so often, on other nodes if there are any; then it is given up."""
 MAX_FAILURES = 3
-"""A node that fails so often in a row is left out."""
+"""An actor that fails so often in a row is left out."""
 
 R = TypeVar("R", bound=Result)
 
@@ -90,10 +91,12 @@ class Waiting:
         self._by_target[task.target].append(task)
         return True
 
-    def unable(self, task: Task, node: str, why: str) -> None:
-        """Note that a node cannot run the target of a task, which waits for another node."""
-        self._unable[task.target][node] = why
+    def unable(self, task: Task, node: str, why: str) -> bool:
+        """Note that a node cannot run the target of a task, which waits for another node; whether that is new."""
         self._by_target[task.target].appendleft(task)
+        new = node not in self._unable[task.target]
+        self._unable[task.target][node] = why
+        return new
 
     def hopeless(self, nodes: Sequence[str], busy: Counter[str]) -> Iterator[tuple[Task, str]]:
         """Take the tasks that no node can do, each with why: none that is there, or many and no other one so far."""
@@ -106,7 +109,10 @@ class Waiting:
 
 @dataclass
 class TaskHead(Generic[R]):
-    """Hands out tasks; ``say`` gets a line for what a node cannot do."""
+    """Hands out tasks; ``say`` gets a line for what a node cannot do.
+
+    A node works on as many tasks at once as it offers CPUs, each with an actor, which is named ``NODE#NUMBER``.
+    """
 
     nodes: Nodes
     sort: Sort[R]
@@ -139,29 +145,34 @@ class TaskHead(Generic[R]):
                     self._take(name, answer.text)
                 else:
                     self._again(name, answer.gone or "its process died", gone=bool(answer.gone))
-            for task, why in self._waiting.hopeless(list(self._doing), self._busy()):
+            for task, why in self._waiting.hopeless(self._nodes(), self._busy()):
                 self.sort.done(task, None, why)
             self.pause(POLL_SECONDS)
         for name in list(self._doing):
             self.nodes.forget(name)
+
+    def _nodes(self) -> list[str]:
+        """Return the nodes that have an actor."""
+        return list(dict.fromkeys(map(_node, self._doing)))
 
     def _busy(self) -> Counter[str]:
         return Counter(task.target for task in self._doing.values() if task is not None)
 
     def _look(self) -> None:
         places = self.nodes.places()
-        for name in [name for name in self._doing if name not in places]:
+        for name in [name for name in self._doing if _node(name) not in places]:
             self._again(name, "it left the cluster", gone=True)
-        for name, place in places.items():
-            if name not in self._doing and self._failures[name] < MAX_FAILURES and place.cpus > 0:
-                self.nodes.start(name, name, self.sort.job)
-                self._doing[name] = None
-                self._hosts[name] = place.host
+        for node, place in places.items():
+            self._hosts[node] = place.host
+            for name in (f"{node}#{number}" for number in range(min(place.cpus, MAX_JOBS))):
+                if name not in self._doing and self._failures[name] < MAX_FAILURES:
+                    self.nodes.start(name, node, self.sort.job)
+                    self._doing[name] = None
 
     def _hand_out(self) -> None:
-        busy = self._busy()
+        busy, nodes = self._busy(), self._nodes()
         for name in [name for name, doing in self._doing.items() if doing is None]:
-            task = self._waiting.take(name, self._last.get(name, ""), self._doing, busy)
+            task = self._waiting.take(_node(name), self._last.get(name, ""), nodes, busy)
             if task is not None:
                 busy[task.target] += 1
                 self._doing[name], self._last[name] = task, task.target
@@ -184,15 +195,15 @@ class TaskHead(Generic[R]):
         self._failures[name] = 0
         self._doing[name] = None
         if result.unable:
-            host = self._hosts[name]
-            self._waiting.unable(task, name, f"{host}: {result.words}")
-            self.say(f"{host} cannot run {task.target}: {result.words}")
+            host = self._hosts[_node(name)]
+            if self._waiting.unable(task, _node(name), f"{host}: {result.words}"):
+                self.say(f"{host} cannot run {task.target}: {result.words}")
             return
         self._waiting.ran(task.target)
         self.sort.done(task, result, "")
 
     def _again(self, name: str, why: str, *, gone: bool) -> None:
-        """Give what a node was doing to another one; leave the node out if it fails repeatedly."""
+        """Give what an actor was doing to another node; leave the actor out if it fails repeatedly."""
         task = self._doing.get(name)
         self._failures[name] += 1
         if gone or self._failures[name] >= MAX_FAILURES:
@@ -200,5 +211,10 @@ class TaskHead(Generic[R]):
             self.nodes.forget(name)
         elif name in self._doing:
             self._doing[name] = None
-        if task is not None and not self._waiting.again(task, name):
-            self.sort.done(task, None, f"{self._hosts[name]}: {why}")
+        if task is not None and not self._waiting.again(task, _node(name)):
+            self.sort.done(task, None, f"{self._hosts[_node(name)]}: {why}")
+
+
+def _node(name: str) -> str:
+    """Return the node of an actor."""
+    return name.rpartition("#")[0]

@@ -11,13 +11,18 @@ from fuzz.cluster.nodes import Answer, Place
 
 @dataclass
 class Played:
-    """Nodes that need 5 s for a task; ``mood`` says what else they do, ``answer`` what they answer to a question."""
+    """Nodes that need 5 s for a task; ``mood`` says what else they do, ``answer`` what they answer to a question.
+
+    What was done and who was ended is noted by node, not by actor.
+    """
 
     mood: dict[str, str]
     answer: Callable[[str, str], str]
+    cpus: int = 1
     now: float = 0.0
     asked: dict[str, tuple[str, float]] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
+    actors: dict[str, str] = field(default_factory=dict)
     jobs: set[str] = field(default_factory=set)
     did: list[tuple[str, str]] = field(default_factory=list)
 
@@ -26,10 +31,14 @@ class Played:
 
     def places(self) -> dict[str, Place]:
         left = {name for name, mood in self.mood.items() if mood == "leaves" and self.now > 7}
-        return {name: Place(name, 0 if mood == "no CPU" else 2) for name, mood in self.mood.items() if name not in left}
+        return {
+            name: Place(name, 0 if mood == "no CPU" else self.cpus)
+            for name, mood in self.mood.items()
+            if name not in left
+        }
 
     def start(self, name: str, place: str, job: str) -> None:
-        assert name == place
+        self.actors[name] = place
         self.jobs.add(job)
 
     def ask(self, node: str, question: float | str) -> None:
@@ -37,25 +46,26 @@ class Played:
         self.asked[node] = str(question), self.now
 
     def answers(self) -> Iterator[tuple[str, Answer]]:
-        for node, (question, since) in list(self.asked.items()):
+        for actor, (question, since) in list(self.asked.items()):
+            node = self.actors[actor]
             mood = self.mood[node]
             if self.now - since < 5 or mood == "leaves":
                 continue
-            del self.asked[node]
+            del self.asked[actor]
             if mood == "dies":
-                yield node, Answer(gone="its process died")
+                yield actor, Answer(gone="its process died")
             elif mood == "restarts":
                 self.mood[node] = "well"
-                yield node, Answer()
+                yield actor, Answer()
             elif mood == "nonsense":
-                yield node, Answer(text="{}")
+                yield actor, Answer(text="{}")
             else:
                 self.did.append((node, question))
-                yield node, Answer(text=self.answer(mood, question))
+                yield actor, Answer(text=self.answer(mood, question))
 
     def stop(self, node: str) -> None:
         pass
 
     def forget(self, node: str) -> None:
         self.asked.pop(node, None)
-        self.forgotten.append(node)
+        self.forgotten.append(self.actors[node])

@@ -30,8 +30,8 @@ def answer(mood: str, id_: str) -> str:
     return Result(id_, "done").to_json()
 
 
-def run(**mood: str) -> tuple[int, Played, list[str]]:
-    nodes, said = Played(mood, answer), list[str]()
+def run(cpus: int = 1, **mood: str) -> tuple[int, Played, list[str]]:
+    nodes, said = Played(mood, answer, cpus), list[str]()
     tally = Tally(len(IDS), said.append)
     sort = Sort("job", read_result, tally.take)
     head = TaskHead(nodes, sort, said.append, lambda: False, lambda: nodes.now, nodes.pause)
@@ -96,3 +96,15 @@ def test_a_node_stays_at_a_target_and_nodes_spread_over_targets() -> None:
 def test_another_try_is_on_another_node() -> None:
     _, nodes, _ = run(a="no QEMU", b="no QEMU", c="no QEMU", d="well")
     assert not [each for each, times in Counter(nodes.did).items() if times > 1]
+
+
+def test_a_node_works_on_as_many_tasks_as_it_has_cpus() -> None:
+    done, nodes, _ = run(9, a="well")
+    assert done == 9 and nodes.now < 8 and set(nodes.actors.values()) == {"a"} and len(nodes.actors) == 9
+
+
+@pytest.mark.parametrize("mood", ["dies", "restarts", "nonsense", "no QEMU", "leaves", "one"])
+def test_what_a_large_node_fails_to_do_goes_to_another_one(mood: str) -> None:
+    done, _, said = run(4, a=mood, b="well")
+    assert done == 9, "by b, or by a when it is well again"
+    assert said.count("a cannot run one: does not boot") == (mood == "one")
