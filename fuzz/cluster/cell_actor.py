@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The actor that runs cells of a matrix on one node, one at a time.  Knows no Ray."""
+"""The actor that runs cells of a matrix on one node, one after the other.  Knows no Ray."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 
-from fuzz.cluster.cell_job import CellResult, answer_text, read_question
+from fuzz.cluster.cell_job import CellResult, answer_text, read_question, task_id
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from fuzz.triage.matrix import CANNOT, LEVEL, LOST, MatrixWork, run_cases
@@ -20,26 +20,26 @@ class CellActor:
         self._key: tuple[str, bool] | None = None
         self._targets: PreparedTargets | None = None
 
-    def cell(self, question: str) -> str:
-        """Run one cell; return the result as JSON."""
+    def cells(self, question: str) -> str:
+        """Run the cells of a task; return the result as JSON."""
         try:
             work = read_question(question)
         except InputError as error:
             return answer_text(CellResult("", str(error), again=True))
-        id_ = f"{work.target} {work.cases[0].name}"
+        id_ = task_id(work.target, work.cases)
         try:
-            (cell,) = run_cases(work, self._for(work))
+            cells = tuple(run_cases(work, self._for(work)))
         except ShadowfuzzError as error:
             self._close()
             return answer_text(CellResult(id_, str(error), unable=True))
         except OSError as error:
             self._close()
             return answer_text(CellResult(id_, str(error), again=True))
-        if cell.verdict in (LOST, CANNOT):
+        if cells[-1].verdict in (LOST, CANNOT):
             self._close()  # the next cell finds out by itself whether the target boots
-        if cell.verdict == CANNOT:
-            return answer_text(CellResult(id_, cell.why, unable=True))
-        return answer_text(CellResult(id_, cell.verdict, cell=cell))
+        if cells[0].verdict == CANNOT:
+            return answer_text(CellResult(id_, cells[0].why, unable=True))
+        return answer_text(CellResult(id_, "done", cells=cells))
 
     def stop(self) -> None:
         """End the machines."""

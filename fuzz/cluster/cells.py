@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells of a matrix, and the probes of a bisection, as work of a cluster: each is a task that any node takes."""
+"""Cells of a matrix, and the probes of a bisection, as work of a cluster: tasks that any node takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fuzz.campaign.parent import until_signal
 from fuzz.cluster.address import Address
 from fuzz.cluster.cell_actor import CellActor
-from fuzz.cluster.cell_job import CellResult, cell_task, read_answer
+from fuzz.cluster.cell_job import CellResult, cell_tasks, read_answer, read_question
 from fuzz.cluster.nodes import Nodes
 from fuzz.cluster.ray_nodes import RayNodes, Work, connected, require_ray
 from fuzz.cluster.task_head import Sort, Task, TaskHead
@@ -32,7 +32,7 @@ def cells_on_cluster(address: Address, say: Callable[[str], None]) -> Iterator[R
         def run(work: Sequence[MatrixWork], done: Callable[[Sequence[Cell]], None]) -> None:
             check_targets(address, work)
             if not opened:
-                nodes = stack.enter_context(connected(address, Work(CellActor, CellActor.cell.__name__)))
+                nodes = stack.enter_context(connected(address, Work(CellActor, CellActor.cells.__name__)))
                 opened.append((nodes, stack.enter_context(until_signal())))
             run_cells_on(*opened[0], Gathered(work, done), say)
 
@@ -67,15 +67,17 @@ class Gathered:
     @property
     def tasks(self) -> list[Task]:
         """The cells that are to be run."""
-        return [cell_task(work, case) for work in self.work for case in work.cases]
+        return [task for work in self.work for task in cell_tasks(work)]
 
     def take(self, task: Task, result: CellResult | None, why: str) -> None:
         """Take what came of a task; ``why``: no node could do it."""
         (work,) = (work for work in self.work if work.target == task.target)
-        (case,) = (case for case in work.cases if task.id == f"{task.target} {case.name}")
-        found = result.cell if result is not None else None
         cells = self._cells[task.target]
-        cells[case.name] = found or Cell(task.target, case.name, case.key, CANNOT, why=why)
+        if result is None:
+            some = read_question(task.question).cases
+            cells |= {case.name: Cell(task.target, case.name, case.key, CANNOT, why=why) for case in some}
+        else:
+            cells |= {cell.scenario: cell for cell in result.cells}
         if len(cells) == len(work.cases):
             self._hand_on(work)
 

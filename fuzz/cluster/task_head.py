@@ -29,11 +29,15 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A piece of work: its name, on which target it is done, and what a node is asked."""
+    """A piece of work: its name, on which target it is done, and what a node is asked.
+
+    ``pieces`` are tried instead if a node fails: one of them may be what it cannot stand.
+    """
 
     id: str
     target: str
     question: str
+    pieces: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,13 @@ class Waiting:
         self._ran.add(target)
 
     def again(self, task: Task, node: str) -> bool:
-        """Note that a node failed to do a task; whether it waits for another try."""
-        self._tried[task.id].append(node)
-        if len(self._tried[task.id]) >= MAX_TRIES:
+        """Note that a node failed to do a task; whether it waits for another try, in pieces if it has some."""
+        tried = [*self._tried[task.id], node]
+        if len(tried) >= MAX_TRIES:
             return False
-        self._by_target[task.target].append(task)
+        for piece in task.pieces or (task,):
+            self._tried[piece.id] = list(tried)
+            self._by_target[task.target].append(piece)
         return True
 
     def unable(self, task: Task, node: str, why: str) -> bool:
@@ -139,7 +145,6 @@ class TaskHead(Generic[R]):
                 alone_since = now
             elif now - alone_since > PATIENCE_SECONDS:
                 raise InputError("--cluster", None, f"no node that can do it; {len(self._waiting)} tasks are left")
-            self._hand_out()
             for name, answer in self.nodes.answers():
                 if answer.text:
                     self._take(name, answer.text)
@@ -147,6 +152,7 @@ class TaskHead(Generic[R]):
                     self._again(name, answer.gone or "its process died", gone=bool(answer.gone))
             for task, why in self._waiting.hopeless(self._nodes(), self._busy()):
                 self.sort.done(task, None, why)
+            self._hand_out()
             self.pause(POLL_SECONDS)
         for name in list(self._doing):
             self.nodes.forget(name)

@@ -13,12 +13,13 @@ from fuzz.cluster.nodes import Answer, Place
 class Played:
     """Nodes that need 5 s for a task; ``mood`` says what else they do, ``answer`` what they answer to a question.
 
-    What was done and who was ended is noted by node, not by actor.
+    A question with ``deadly`` in it kills any.  What was done and who was ended is noted by node, not by actor.
     """
 
     mood: dict[str, str]
     answer: Callable[[str, str], str]
     cpus: int = 1
+    deadly: str = ""
     now: float = 0.0
     asked: dict[str, tuple[str, float]] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Played:
             if self.now - since < 5 or mood == "leaves":
                 continue
             del self.asked[actor]
-            if mood == "dies":
+            if mood == "dies" or (self.deadly and self.deadly in question):
                 yield actor, Answer(gone="its process died")
             elif mood == "restarts":
                 self.mood[node] = "well"

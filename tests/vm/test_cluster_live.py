@@ -19,7 +19,7 @@ import pytest
 
 from fuzz.cli.main import main
 from fuzz.cluster.cell_actor import CellActor
-from fuzz.cluster.cell_job import cell_task, read_answer
+from fuzz.cluster.cell_job import cell_tasks, read_answer
 from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
 from fuzz.cluster.triage_actor import TriageActor
@@ -110,10 +110,10 @@ def test_a_matrix_on_a_cluster_is_that_of_one_machine(tmp_path: Path) -> None:
 
 def test_a_node_says_which_target_it_cannot_run(tmp_path: Path) -> None:
     case = make_case("hvc", load(REGRESSIONS / "mmio_load_signed_word.scn"))
-    task = cell_task(MatrixWork(f"{DEFAULT_TARGET}@{tmp_path}", (case,), 1), case)
+    (task,) = cell_tasks(MatrixWork(f"{DEFAULT_TARGET}@{tmp_path}", (case,), 1))
     actor = CellActor("")
-    result = read_answer(task, actor.cell(task.question), "here")
-    assert result.unable and result.cell is None and str(tmp_path) in result.words
+    result = read_answer(task, actor.cells(task.question), "here")
+    assert result.unable and not result.cells and str(tmp_path) in result.words
     actor.stop()
 
 

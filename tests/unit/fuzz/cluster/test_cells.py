@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.cluster import task_head
 from fuzz.cluster.address import read_address
-from fuzz.cluster.cell_job import CellResult, answer_text, read_question
+from fuzz.cluster.cell_job import CellResult, answer_text, read_question, task_id
 from fuzz.cluster.cells import Gathered, check_targets, run_cells_on
 from fuzz.triage.matrix import CANNOT, CLEAN, Cell, MatrixWork, make_case
 from harness.errors import InputError
@@ -18,7 +18,7 @@ from tests.support.fake_worker import SCENARIO
 from tests.support.played_nodes import Played
 
 CASES = tuple(make_case(name, SCENARIO) for name in ("a", "b", "c"))
-WORK = [MatrixWork(target, CASES, 2) for target in ("one", "two")]
+WORK = [MatrixWork(target, CASES, 8) for target in ("one", "two")]
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +26,13 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_head, "POLL_SECONDS", 0.01)
 
 
-def cell(question: str) -> Cell:
-    work = read_question(question)
-    return Cell(work.target, work.cases[0].name, work.cases[0].key, CLEAN, (), 0, work.repeat)
-
-
 def answer(mood: str, question: str) -> str:
-    found = cell(question)
-    id_ = f"{found.target} {found.scenario}"
-    if mood == found.target:
+    work = read_question(question)
+    id_ = task_id(work.target, work.cases)
+    if mood == work.target:
         return answer_text(CellResult(id_, "no image", unable=True))
-    return answer_text(CellResult(id_, CLEAN, cell=found))
+    cells = tuple(Cell(work.target, case.name, case.key, CLEAN, (), 0, work.repeat) for case in work.cases)
+    return answer_text(CellResult(id_, "done", cells=cells))
 
 
 def run(stop_after: int = 10**6, **mood: str) -> tuple[list[Sequence[Cell]], Played, list[str]]:
@@ -56,14 +52,25 @@ def test_the_cells_of_a_target_come_together_and_in_order() -> None:
     assert sorted(cells[0].target for cells in got) == ["one", "two"]
     for cells in got:
         assert [each.scenario for each in cells] == ["a", "b", "c"] and {each.verdict for each in cells} == {CLEAN}
-        assert all(each.runs == 2 and each.key == CASES[0].key for each in cells)
-    assert len(nodes.did) == 6
+        assert all(each.runs == 8 and each.key == CASES[0].key for each in cells)
+    assert len(nodes.did) == 4, "16 runs are a task"
 
 
 def test_what_a_lost_node_was_doing_is_done_by_another_one() -> None:
     got, nodes, _ = run(a="dies", b="well")
     assert sum(map(len, got)) == 6 and all(each.verdict == CLEAN for cells in got for each in cells)
     assert {node for node, _ in nodes.did} == {"b"}
+
+
+def test_a_case_that_no_node_survives_takes_no_other_one_with_it() -> None:
+    poison = make_case("poison", SCENARIO)
+    work, got = [MatrixWork("one", (CASES[0], poison, CASES[2]), 1)], list[Sequence[Cell]]()
+    nodes = Played(dict.fromkeys("abcd", "well"), answer, deadly=f'"{poison.name}"')
+    asked = nodes.answers
+    nodes.answers = lambda: (nodes.pause(5), asked())[1]  # type: ignore[method-assign]
+    run_cells_on(nodes, lambda: False, Gathered(work, got.append), lambda _: None)
+    assert [(cell.scenario, cell.verdict) for cell in got[0]] == [("a", CLEAN), ("poison", CANNOT), ("c", CLEAN)]
+    assert "its process died" in got[0][1].why and len(got) == 1
 
 
 def test_a_target_that_no_node_can_run_says_why_as_on_one_machine() -> None:
@@ -76,7 +83,8 @@ def test_a_target_that_no_node_can_run_says_why_as_on_one_machine() -> None:
 
 def test_what_was_done_is_kept_when_it_is_interrupted() -> None:
     got, nodes, said = run(2, a="well")
-    assert said == ["interrupted"] and [len(cells) for cells in got] == [len(nodes.did)] and 0 < len(nodes.did) < 6
+    assert said == ["interrupted"] and 0 < len(nodes.did) < 4
+    assert sum(map(len, got)) == sum(len(read_question(question).cases) for _, question in nodes.did)
 
 
 def test_a_directory_of_this_machine_is_none_of_a_node() -> None:
