@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from fuzz.cli.main import main
-from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
 from fuzz.cluster.triage_actor import TriageActor
 from fuzz.cluster.triage_job import Result, TriageJob
 from fuzz.store.database import Database, default_url
+from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories, story_of
 from fuzz.store.runs import History
