@@ -125,6 +125,7 @@ class _Jobs:
     def __init__(self, live: LivePlan, run: str, seed: int, files: Files | None) -> None:
         self._live, self._run, self._seed = live, run, seed
         self._files = None if files is None else files.url
+        self._secret = secrets.token_hex(32)
 
     def __call__(self, node: str, number: int, place: Place, target: str) -> str:
         live = self._live
@@ -135,7 +136,8 @@ class _Jobs:
         corpus = tuple(str(path.absolute()) for path in live.corpus) if live.given_corpus else ()
         store = str(live.store)
         return NodeJob(
-            *(self._run, node, targets, workers, seed, store, live.coverage, corpus), files=self._files
+            *(self._run, node, targets, workers, seed, store, live.coverage, corpus),
+            *(self._files, self._secret),
         ).to_json()
 
 

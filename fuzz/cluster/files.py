@@ -47,6 +47,17 @@ class Files:
             files.makedirs(path.rpartition("/")[0], exist_ok=True)
             files.pipe_file(path, data)
 
+    def create(self, name: str) -> bool:
+        """Make an empty file; return whether this call made it.  FilesError: it cannot be made."""
+        with self._failing("write", name):
+            files, path = self._open(name)
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            try:
+                files.pipe_file(path, b"", mode="create")
+            except FileExistsError:
+                return False
+        return True
+
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None: there is none.  FilesError: it cannot be looked at."""
         with self._failing("look at", name):

@@ -24,6 +24,7 @@ from fuzz.campaign.guidance import Guide, choose_guide
 from fuzz.campaign.offers import OFFERS
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
 from fuzz.campaign.worker_job import Launcher
+from fuzz.cluster.built import Built
 from fuzz.cluster.errands import Errands
 from fuzz.cluster.exchange import EXCHANGED, Exchange, sentences
 from fuzz.cluster.files import Files
@@ -36,7 +37,7 @@ from fuzz.store.replicate import Carrier
 from fuzz.store.shared_corpus import SharedCorpus, corpus_key
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.errors import InputError, ShadowfuzzError
-from harness.vm.cache import default_root
+from harness.vm.cache import Cache, default_root
 from harness.vm.target import has_protected_vms
 
 FOREVER = 1e9
@@ -66,6 +67,7 @@ class Node:
         self._cache = cache if cache is not None else default_root(os.environ)
         self._place = job.place(self._cache)
         self._files = None if job.files is None else Files(job.files)
+        self._built = None if self._files is None else Built(self._files, job.run, job.secret, self._say)
         self._stop = threading.Event()
         self._report = NodeReport(uuid.uuid4().hex, socket.gethostname(), PREPARING)
         self._pause = 1.0
@@ -102,7 +104,7 @@ class Node:
         for name in job.corpus:
             if not Path(name).is_dir():
                 raise InputError(name, None, f"no directory on {self._report.host}: expected one of scenarios")
-        targets = open_targets(job.targets, self._say)
+        targets = open_targets(job.targets, self._say, Cache(self._cache, self._built))
         prepared = Prepared(targets, choose_guide(job.coverage, targets.sides[0].prepared, self._say))
         guide = prepared.guide
         self._tell(subjects=targets.subjects, guide=guide.mode, kvm_off=guide.kvm_off)
@@ -125,7 +127,7 @@ class Node:
         corpus = SharedCorpus(shared, corpus_key(prepared.targets.subject))
         sync = Sync(Carrier(Database(url), shared, f"{job.run}/{job.node}"), Exchange(corpus, offers, place / CORPUS))
         launch = Launcher(job.targets, job.seed, place, url, prepared.guide.mode, offers=offers)
-        errands = Errands(self._cache, job.store, place, self._files)
+        errands = Errands(self._cache, job.store, place, self._files, self._built)
         latest: list[Progress] = []
 
         def tick(progress: Progress) -> None:
@@ -138,7 +140,8 @@ class Node:
         unsent = errands.last_time()  # before the findings, which say where the dumps are then
         why = sync.last_time() or outcome.failure or unsent
         stats = only_carried(outcome.stats, sync.carrier.carried)
-        deaths = (*outcome.deaths, *sentences(sync.exchange.counts, EXCHANGED))[-MAX_SAID:]
+        refused = () if self._built is None else self._built.refused.values()
+        deaths = (*outcome.deaths, *refused, *sentences(sync.exchange.counts, EXCHANGED))[-MAX_SAID:]
         self._tell(stats=stats, seconds=outcome.seconds, alive=0, deaths=deaths, why=why)
         return outcome.failure
 

@@ -21,7 +21,8 @@ class NodeJob:
     ``run`` names the campaign and ``node`` the node, both are names of directories.  ``workers`` are on this node.
     ``store`` is the URL of the database of all.  ``coverage`` guides (:data:`fuzz.campaign.limits.MODES`; None: the
     best that the node can do).  ``corpus`` are directories on the node; none: the project's.  ``files`` is the URL of
-    the files of all (:mod:`fuzz.cluster.files`; None: there are none).
+    the files of all (:mod:`fuzz.cluster.files`; None: there are none), ``secret`` signs what nodes give each
+    other there.
     """
 
     run: str
@@ -33,6 +34,7 @@ class NodeJob:
     coverage: str | None = None
     corpus: tuple[str, ...] = ()
     files: str | None = None
+    secret: str = ""
 
     def to_json(self) -> str:
         """Return the job as text that :meth:`from_json` reads."""
@@ -74,4 +76,5 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "coverage": (str, type(None)),
     "corpus": (list,),
     "files": (str, type(None)),
+    "secret": (str,),
 }
