@@ -34,7 +34,7 @@ BUILT, ARCHIVES = "built", "built/archives"
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: after ``grace`` one node builds what nobody gave, after ``most`` each; ``pause`` is between two looks."""
+    """Seconds: after ``grace`` one node builds what nobody gave, after ``most`` each; ``pause`` is between looks."""
 
     grace: float = 15.0
     most: float = 300.0
