@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carry the memory of lost machines from a node to the files of all; the finding says where it is then.
 
-The dump that a finding names is carried, one of each crash: not the later ones of the same, and none where the shared
-database names one already.  The URL is written into the finding of the node's own database, which is carried over as
-any other change (:mod:`fuzz.store.replicate`).
+One of each crash is carried: the one that the finding names, or the newest, where that one was removed for newer ones;
+none where the shared database names one already.  The URL is written into the finding of the node's own database, which
+is carried over as any other change (:mod:`fuzz.store.replicate`).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class DumpSender:
         for loss in self._losses():
             if (loss.id, loss.text) in self._left:
                 continue
-            url = None if self._is_there(loss.id) else self._put(loss)
-            if url is None:
+            dump = None if self._is_there(loss.id) else self._put(loss)
+            if dump is None:
                 self._left.add((loss.id, loss.text))
             else:
-                sent += self._note(loss, url)
+                sent += self._note(loss, dump)
         return sent
 
     def _losses(self) -> Iterator[_Loss]:
@@ -76,17 +76,24 @@ class DumpSender:
     def _is_there(self, id_: str) -> bool:
         return is_reachable(Store(self._shared, FINDINGS).texts(id_).get(CRASH, ""))
 
-    def _put(self, loss: _Loss) -> str | None:
-        """Write a dump; return its URL.  None: it was removed for newer ones before it could be written."""
-        source = self._place / DUMPS / loss.name
-        name = f"{DUMPS}/{self._place.parent.name}/{self._place.name}/{loss.name}"
-        if self._files.size(name) == loss.dump.file_bytes:  # a worker wrote the finding again, after it was carried
-            return self._files.url_of(name)
-        return self._files.put(source, name) if source.is_file() else None
+    def _put(self, loss: _Loss) -> Dump | None:
+        """Write a dump; return it with its URL.  None: there is none any more."""
+        named = self._place / DUMPS / loss.name
+        if self._files.size(self._name(named)) == loss.dump.file_bytes:  # carried before a worker described it again
+            return replace(loss.dump, path=self._files.url_of(self._name(named)))
+        source = named if named.is_file() else max(named.parent.glob(f"*{SUFFIX}"), default=None)
+        if source is None:
+            return None
+        size = source.stat().st_size
+        return replace(loss.dump, path=self._files.put(source, self._name(source)), file_bytes=size)
 
-    def _note(self, loss: _Loss, url: str) -> int:
+    def _name(self, dump: Path) -> str:
+        node = self._place
+        return f"{DUMPS}/{node.parent.name}/{node.name}/{dump.relative_to(node / DUMPS)}"
+
+    def _note(self, loss: _Loss, dump: Dump) -> int:
         """Write the URL into the finding, unless a worker changed it meanwhile: then the next call does it."""
-        remains = replace(loss.report.remains, dump=replace(loss.dump, path=url))
+        remains = replace(loss.report.remains, dump=dump)
         with self._local.access(write=True, durable=True) as access:
             sql = "UPDATE texts SET text = :new WHERE shelf = :shelf AND id = :id AND name = :name AND text = :old"
             key = {"shelf": FINDINGS, "id": loss.id, "name": CRASH}

@@ -22,9 +22,12 @@ from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories, story_of
 from fuzz.store.runs import History
 from fuzz.triage.triage import in_order, is_waiting
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import default_root
+from harness.vm.config import load_config
 from tests.support.postgres import server
 from tests.vm.clustering import campaign, check_nothing_lost, fleet, kill_again_and_again
+from tests.vm.crashing import BRK, EL1, crashing
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -66,6 +69,25 @@ def test_a_campaign_and_triage_on_a_cluster_of_this_machine(tmp_path: Path, caps
     assert main(["triage", "--cluster", "local", "--runs", "2", "--campaign", str(out)]) == 0
     assert f"1 of 1: {one.id}" in capsys.readouterr().err
     assert not is_waiting(story_of(store, one.id)) and store.load(one.id).same_vm.runs == 2
+
+
+def test_memory_of_lost_machines_and_kernels_are_with_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kernel that dies: the finding names a dump that is there, and what the node had is there for others."""
+    kernel = crashing(prepare(load_config("kvm-nvhe")).kernel, EL1, BRK, tmp_path)
+    files, out = tmp_path / "files", tmp_path / "out"
+    argv = ["fuzz", "--cluster", "local", "--jobs", "1", "--seconds", "30", "--quiet", "--out", str(out)]
+    assert main([*argv, "--target", "kvm-nvhe", "--kernel", str(kernel), "--files", str(files)]) in (1, 3)
+    capsys.readouterr()
+    crashes = [story for story in read_stories(Store(Database(default_url(out)), FINDINGS))[0] if story.crash]
+    assert crashes
+    for story in crashes:
+        assert story.crash is not None and story.crash.remains.dump is not None
+        url = story.crash.remains.dump.path
+        assert url.startswith(f"file://{files}/dumps/")
+        assert Path(url.removeprefix("file://")).read_bytes()[:12] == b"makedumpfile"
+        assert main(["findings", "show", story.id, "--campaign", str(out)]) == 0 and url in capsys.readouterr().out
+    given = {path.name.partition("-")[0] for path in (files / "built" / "archives").iterdir()}
+    assert "guest" in given and given & {"kernel", "image"}
 
 
 def test_a_node_says_what_it_cannot_do(tmp_path: Path) -> None:

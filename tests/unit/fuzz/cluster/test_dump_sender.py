@@ -125,6 +125,17 @@ def test_a_dump_that_cannot_be_written_stays(tmp_path: Path) -> None:
     assert "/run/one/" in fleet.dump() and not place.parent.exists()
 
 
+def test_the_newest_goes_where_the_one_that_is_named_was_removed(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    for _ in range(5):
+        place = fleet.lose("one")
+    assert [path.stem for path in sorted((place / DUMPS).glob("*/*"))] == ["0003", "0004", "0005"]
+    carrier, sender = fleet.of(place)
+    assert carrier.carry() == 1 and fleet.dump().endswith("/0001.kdump")
+    assert sender.send() == 1 and carrier.carry() == 1 and fleet.dump().endswith("/0005.kdump")
+    assert len(list((tmp_path / "files").rglob("*.kdump"))) == 1
+
+
 def test_what_is_gone_or_makes_no_sense_is_left(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     place = fleet.lose("one")
