@@ -34,7 +34,7 @@ BUILT, ARCHIVES = "built", "built/archives"
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: after ``grace`` one node builds what nobody gave, after ``most`` each; ``pause`` is between looks."""
+    """Seconds: after ``grace`` one node builds what no other gave, after ``most`` each; ``pause`` is between looks."""
 
     grace: float = 15.0
     most: float = 300.0
@@ -109,7 +109,7 @@ class Built:
             if waited >= self._patience.most:
                 return None
             if (self._builds or waited >= self._patience.grace) and self._files.create(f"{self._at(name)}.claim"):
-                self._builds = True  # the first of several: nobody has the others either
+                self._builds = True  # the first of several: no node has the others either
                 return None
             time.sleep(self._patience.pause)
 

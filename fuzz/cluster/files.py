@@ -106,7 +106,7 @@ class Files:
 
 
 def _size_of(info: dict[str, Any]) -> int:
-    """Return the size of a plain file.  FilesError: it is something else, which may block whoever opens it."""
+    """Return the size of a plain file.  FilesError: it is something else, and to open it may block."""
     if info.get("type") != "file" or info.get("islink") or not isinstance(info.get("size"), int):
         raise FilesError("expected a plain file")
     return int(info["size"])
