@@ -37,6 +37,7 @@ class Errands:
         self._sender = None if files is None else DumpSender(files, place, Database(store))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="errands", daemon=True)
+        self._finished = False
         self._stays = f"the memory of lost machines stays in {place} until it can be written"
         self.why = ""
         """Why something could not be written, as one line; empty: all was, when it last looked."""
@@ -49,7 +50,7 @@ class Errands:
         """End; send what is left, unless the store hangs.  Return why something was not sent, empty if all was."""
         self._ending.set()
         self._thread.join(PATIENCE_SECONDS)
-        if self._thread.is_alive():
+        if not self._finished:
             return f"still writing to {self._files.url if self._files else 'the database'}; {self._stays}"
         return self.why
 
@@ -61,6 +62,7 @@ class Errands:
             self.why = self._sent() or given
             self._ending.wait(SECONDS)
         self.why = self._sent()
+        self._finished = True
 
     def _given(self) -> str:
         try:

@@ -119,7 +119,7 @@ def read_files(text: str) -> Files:
     implementation for this kind of URL, is not installed.
     """
     if "://" not in text:
-        if not text or not text.isprintable() or len(text) > 1000:
+        if not text or not text.isprintable() or "::" in text or len(text) > 1000:
             raise InputError(FLAG, None, f"{text[:60]!r}: expected a directory, or a URL like s3://BUCKET/PATH")
         text = f"file://{Path(text).absolute()}"
     elif (url := _URL.fullmatch(text)) is None or "::" in text or len(text) > 1000:

@@ -81,7 +81,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache below `root`; no directory is created before the first build.  `source` is asked before a build."""
+    """The cache below `root`; no directory is created before the first build.
+
+    `source` is asked before a build, and told which entries are used.
+    """
 
     root: Path
     source: Source | None = None

@@ -53,3 +53,17 @@ def test_a_store_that_hangs_does_not_keep_a_node(tmp_path: Path, monkeypatch: py
     errands.start()
     assert errands.last_time().startswith(f"still writing to {fleet.files.url}")
     go_on.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_thread_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left on the node would be removed."""
+
+    def fails(_sender: DumpSender) -> int:
+        raise RuntimeError
+
+    fleet = Fleet(tmp_path)
+    monkeypatch.setattr(DumpSender, "send", fails)
+    errands = Errands(tmp_path, fleet.shared.url, fleet.lose("one"), fleet.files)
+    errands.start()
+    assert "stays in" in errands.last_time()

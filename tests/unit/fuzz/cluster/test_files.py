@@ -60,6 +60,7 @@ def test_nothing_but_plain_files_is_opened(tmp_path: Path) -> None:
         ("", "expected a directory"),
         ("a\nb", "expected a directory"),
         ("x" * 1001, "expected a directory"),
+        ("/srv/a::b", "expected a directory"),
         ("S3://bucket", "expected one URL"),
         ("s3://", "expected one URL"),
         ("zip://a::s3://b/c", "expected one URL"),
