@@ -19,6 +19,8 @@ from harness.errors import InputError, SetupError
 
 FLAG = "--files"
 PIECE = 1 << 20
+BUCKETS = ("abfs", "abfss", "az", "gcs", "gs", "s3", "s3a")
+"""Object stores: they have no directories, and fsspec would make the bucket of a name that was mistyped."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://[!-~]+")
 
 
@@ -35,23 +37,20 @@ class Files:
     def put(self, source: Path, name: str) -> str:
         """Write a file, over one that is there; return its URL.  FilesError: it cannot be written."""
         with self._failing("write", name):
-            files, path = self._open(name)
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files, path = self._open_for_writing(name)
             files.put_file(str(source), path)
         return self.url_of(name)
 
     def put_bytes(self, data: bytes, name: str) -> None:
         """Write a file, over one that is there.  FilesError: it cannot be written."""
         with self._failing("write", name):
-            files, path = self._open(name)
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files, path = self._open_for_writing(name)
             files.pipe_file(path, data)
 
     def create(self, name: str) -> bool:
         """Make an empty file; return whether this call made it.  FilesError: it cannot be made."""
         with self._failing("write", name):
-            files, path = self._open(name)
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files, path = self._open_for_writing(name)
             try:
                 files.pipe_file(path, b"", mode="create")
             except FileExistsError:
@@ -94,6 +93,12 @@ class Files:
 
         files, path = url_to_fs(self.url_of(name), use_listings_cache=False)
         return files, str(path)
+
+    def _open_for_writing(self, name: str) -> tuple[Any, str]:
+        files, path = self._open(name)
+        if self.url.partition("://")[0] not in BUCKETS:
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return files, path
 
     @contextmanager
     def _failing(self, what: str, name: str) -> Iterator[None]:
