@@ -158,7 +158,9 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.generate.steps", "unit/fuzz/generate/test_mutator.py", ("fuzz.generate.mutator",)),
     ),
     "a worker's part: workers are tested on a fake executor": (
-        Row("fuzz.campaign.reproduce_crash", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
+        Row("fuzz.campaign.reproduce_crash", "unit/fuzz/campaign/test_failures.py", ("fuzz.campaign.failures",)),
+        Row("fuzz.campaign.worker_context", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
+        Row("fuzz.campaign.worker_machines", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
         Row("fuzz.campaign.worker_process", "vm/test_hyp_copy_fuzz_live.py"),
         Row("fuzz.targets.observation", "unit/fuzz/targets/test_target_set.py"),
     ),
