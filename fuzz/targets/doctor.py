@@ -49,7 +49,7 @@ COMPILERS: tuple[Compiler, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class FastState:
-    """The fast QEMU here: what was ``built``, if it was, on which targets it was ``compared``, why there can be none."""
+    """The fast QEMU here: ``built`` (None: not), ``compared`` on these targets, or why there can be none."""
 
     built: FastQemu | None
     compared: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from harness.relations.contract_rules import BY_NAME, RULES, SIZES, Rule, regist
 from harness.relations.donated_memory import host_writes_to_donated_memory
 from harness.relations.gic import PPI, SOME_UNKNOWN, line_fails
 from harness.relations.gic_list_registers import STATE, view
-from harness.relations.host import expected_virtual_interrupts
+from harness.relations.host import expected_entry_states
 from harness.relations.memory_slots import may_succeed
 from harness.relations.mmio import is_mmio, mmio_exit_of
 from harness.relations.userspace_actions import orders_of
@@ -100,8 +100,7 @@ def _userspace(round_: Round) -> Iterator[str]:
     if OP_ABORT in ops and not round_.reset:
         yield "host.abort"
     if OP_SERROR in ops and not round_.reset:
-        pending, certain = expected_virtual_interrupts(round_)
-        if pending & certain & exceptions.HCR_VSE:
+        if all(state.hcr & exceptions.HCR_VSE for state in expected_entry_states(round_)):
             yield "host.serror.pending"
         elif OP_ABORT not in ops and all(order.serror_at_once for order in orders_of(round_)):
             yield "host.serror.taken"

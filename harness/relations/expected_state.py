@@ -18,7 +18,8 @@ class ExpectedState:
     than one, by index; None: any value is correct.  ``errata``: the rules of :mod:`harness.relations.errata` that are
     switched on; the result is then what a kernel with these errata does.  ``walk_level``: of the table entry at which a
     stage-1 walk met no memory; None: unknown.  ``wide``: the instruction that trapped has 32 bits.  ``undetermined``:
-    why the state is not determined; empty: it is.
+    why the registers are not determined; empty: they are.  ``hcr``: the virtual interrupts that must be pending in
+    HCR_EL2, ``hcr_certain``: which of its bits that is known of.
     """
 
     values: list[int]
@@ -27,6 +28,8 @@ class ExpectedState:
     wide: bool = True
     allowed: dict[int, frozenset[int] | None] = field(default_factory=dict)
     undetermined: str = ""
+    hcr: int = 0
+    hcr_certain: int = exceptions.HCR_VIRTUAL
 
     def allows(self, index: int, value: int) -> bool:
         """Whether a value of a register is correct."""
@@ -39,10 +42,13 @@ class ExpectedState:
         self.allowed.pop(index, None)
 
     def take(self, after: State) -> None:
-        """Apply an exception entry: ``after`` is the state after it."""
+        """Apply an exception entry: ``after`` is the state after it.  ELR_EL1 may be whatever PC may have been."""
+        came_from = self.allowed.get(exceptions.PC, frozenset())
         self.values[:] = after
         for index in exceptions.EXCEPTION:
             self.allowed.pop(index, None)
+        if came_from is None or came_from:
+            self.allowed[exceptions.ELR] = came_from
 
 
 def skip(state: ExpectedState) -> None:

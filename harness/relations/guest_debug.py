@@ -32,7 +32,9 @@ def begins(round_: Round) -> bool | None:
     if not entry.stepped or exit_ is None or exit_.forged or entry.pending or round_.action.inject:
         return None
     if not exit_.stepped:
-        return True
+        # The access of the exit may be completed in a KVM_RUN that is stepped already: that is the instruction.
+        completed = any(host.op == OP_FINISH and not host.error for host in round_.host_actions)
+        return None if completed and round_.reported_mmio else True
     if any(host.op in _MAY_BEGIN_ANEW and not host.error for host in round_.host_actions):
         return None
     kind = class_of(exit_)

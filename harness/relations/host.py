@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness import protocol
 from harness.arch import exceptions
 from harness.arch.registers import NAMES
 from harness.guest.predict_run import STEP_SHOWS
-from harness.protocol import OP_IRQ_LINE, OP_RESET, OP_SERROR
 from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
 from harness.relations.errata import (
-    CPU_ON_KEEPS_SERROR,
     NONE,
-    RESET_KEEPS_SERROR,
 )
 from harness.relations.exit_handling import apply_exit
 from harness.relations.expected_state import ExpectedState
@@ -45,37 +41,15 @@ def expected_entry_states(
 
 def _in_order(round_: Round, walk_level: int | None, errata: frozenset[str], order: Order) -> ExpectedState:
     exit_ = round_.exit
-    state = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide)
+    state, reason = ExpectedState(list((exit_ or round_.entry).values), walk_level, errata, round_.wide), ""
     if exit_ is None:
         apply_reset(state, round_.world)
     else:
+        state.hcr = exit_.hcr & exceptions.HCR_VIRTUAL
         reason = apply_exit(state, round_, exit_)
-        if reason and not round_.reset:  # after a reset it does not matter
-            state.undetermined = reason
-            return state
-    state.undetermined = apply_userspace(state, round_, order)
+    after = apply_userspace(state, round_, order)
+    state.undetermined = after if round_.reset else reason or after  # before a reset it does not matter
     return state
-
-
-def expected_virtual_interrupts(round_: Round, errata: frozenset[str] = NONE) -> tuple[int, int]:
-    """Return the virtual interrupts that must be pending in HCR_EL2 at the entry, and which bits are certain.
-
-    A reset clears a pending SError; a line keeps its last level (KVM API 4.25, 4.32).
-    """
-    hcr = round_.exit.hcr if round_.exit is not None else 0
-    certain = exceptions.HCR_VIRTUAL
-    for host in round_.host_actions:
-        if host.op == OP_RESET:
-            keeps = (RESET_KEEPS_SERROR if host.asked else CPU_ON_KEEPS_SERROR) in errata
-            hcr, certain = hcr & exceptions.HCR_VSE if keeps else 0, exceptions.HCR_VSE
-        elif host.op == OP_SERROR and not host.error:
-            hcr |= exceptions.HCR_VSE
-            if round_.action.inject:
-                certain &= ~exceptions.HCR_VSE
-        elif host.op == OP_IRQ_LINE and not host.error:
-            bit = exceptions.HCR_VI if host.a == protocol.LINES["irq"] else exceptions.HCR_VF
-            hcr, certain = hcr | bit if host.b else hcr & ~bit, certain | bit
-    return hcr & exceptions.HCR_VIRTUAL, certain
 
 
 def _step_waits(round_: Round, pstate: int) -> bool:
@@ -95,18 +69,12 @@ def compare_entry_state(
     ``lossy``: bits that the CPU does not keep, by index; ``walk_level`` and ``errata`` as in
     :func:`expected_entry_states`.  Of several correct states the nearest one counts.
     """
-    pending, certain = expected_virtual_interrupts(round_, errata)
-    if (pending ^ round_.entry.hcr) & certain:
-        found = round_.entry.hcr & exceptions.HCR_VIRTUAL
-        yield Divergence("host", "hcr_el2", pending, found, round_.label, round_.first, round_.entry.step)
-    states = expected_entry_states(round_, walk_level, errata)
-    compared = [tuple(_compare(state, round_, lossy)) for state in states if not state.undetermined]
-    nearest = min(compared, key=_differing, default=())
-    undetermined = next((state.undetermined for state in states if state.undetermined), "")
-    if undetermined and (not compared or _differing(nearest)):
-        yield Unchecked("host", undetermined)
-    else:
-        yield from nearest
+    compared = [
+        (bool(state.undetermined), tuple(_compare(state, round_, lossy)))
+        for state in expected_entry_states(round_, walk_level, errata)
+    ]
+    _, nearest = min(compared, key=lambda one: (_differing(one[1]), one[0]))
+    yield from nearest
 
 
 def _differing(compared: Iterable[Divergence | Unchecked]) -> int:
@@ -115,7 +83,13 @@ def _differing(compared: Iterable[Divergence | Unchecked]) -> int:
 
 def _compare(state: ExpectedState, round_: Round, lossy: Mapping[int, int]) -> Iterator[Divergence | Unchecked]:
     """Yield how the entry differs from one of the correct states."""
-    seen = round_.guest_view
+    seen, hcr = round_.guest_view, round_.entry.hcr
+    if (state.hcr ^ hcr) & state.hcr_certain:
+        found = hcr & exceptions.HCR_VIRTUAL
+        yield Divergence("host", "hcr_el2", state.hcr, found, round_.label, round_.first, round_.entry.step)
+    if state.undetermined:
+        yield Unchecked("host", state.undetermined)
+        return
     for i in different(tuple(state.values), seen):
         want, got = state.values[i], seen[i]
         if not (want ^ got) & ~lossy.get(i, 0):

@@ -20,14 +20,16 @@ from typing import NamedTuple
 from harness.arch import exceptions, reset_values
 from harness.arch.exits import DABT, IL_BIT
 from harness.arch.registers import BY_ONE_REG, INDEX, STATE
-from harness.protocol import OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR, OP_SET
+from harness.protocol import LINES, OP_ABORT, OP_FINISH, OP_IRQ_LINE, OP_RESET, OP_SERROR, OP_SET
 from harness.relations import contract
 from harness.relations.errata import (
     ABORTED_COMPLETES,
+    CPU_ON_KEEPS_SERROR,
     IGNORES_SIZE,
     RESET_COMPLETES,
     RESET_KEEPS_ABORT,
     RESET_KEEPS_BANKED,
+    RESET_KEEPS_SERROR,
     SERROR_UNDOES,
 )
 from harness.relations.exit_handling import sign_extend
@@ -96,8 +98,6 @@ def _serrors_at_once(ops: Sequence[int], round_: Round) -> tuple[bool, ...]:
     """
     if OP_RESET in _after_last(ops, OP_SERROR):
         return (False, True)
-    if not round_.action.inject:
-        return (False,)
     was_pending = round_.exit is None or bool(round_.exit.hcr & exceptions.HCR_VSE)
     if was_pending or ops.count(OP_SERROR) > 1:
         return (False, True)
@@ -167,8 +167,10 @@ class _Actions:
             self._run()
         elif host.op == OP_ABORT:
             self._abort(self.round.exit)
-        elif host.op == OP_SERROR and not self.state.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+        elif host.op == OP_SERROR:
             self._serror()
+        elif host.op == OP_IRQ_LINE:
+            self._line(exceptions.HCR_VI if host.a == LINES["irq"] else exceptions.HCR_VF, bool(host.b))
 
     def reset(self, host: Host) -> None:
         """Apply a reset: by KVM_ARM_VCPU_INIT (``host.asked``) or by another vCPU's CPU_ON."""
@@ -181,6 +183,10 @@ class _Actions:
         self.abort = host.asked and self.abort and RESET_KEEPS_ABORT in errata
         self.replaced = self.excepted = False
         self.was_reset = True
+        # A pending SError is cleared, a line keeps its last level (KVM API 4.25, 4.32).
+        keeps_serror = (RESET_KEEPS_SERROR if host.asked else CPU_ON_KEEPS_SERROR) in errata
+        self.state.hcr &= exceptions.HCR_VSE if keeps_serror else 0
+        self.state.hcr_certain = exceptions.HCR_VSE
 
     def _restore_banked(self) -> None:
         """Set the registers that a reset may keep to their values at the last return to userspace, or as written since.
@@ -253,11 +259,18 @@ class _Actions:
             self.replaced = self.replaced or self.access
         self.access = False
 
-    def _serror(self) -> None:
-        """Apply an SError that is not masked; one that is pending changes no register."""
-        if not self.order.serror_at_once:
-            return
+    def _line(self, bit: int, level: bool) -> None:
+        """Apply KVM_IRQ_LINE (KVM API 4.25)."""
         state = self.state
+        state.hcr = state.hcr | bit if level else state.hcr & ~bit
+        state.hcr_certain |= bit
+
+    def _serror(self) -> None:
+        """Apply an SError; one that is masked is pending, and changes no register."""
+        state = self.state
+        if not self.order.serror_at_once or state.values[exceptions.PSTATE] & exceptions.PSTATE_A:
+            state.hcr |= exceptions.HCR_VSE
+            return
         if self.access and self.round.reported_mmio:
             # Userspace has done the access: its completion comes first (KVM API 5, KVM_EXIT_MMIO).
             if SERROR_UNDOES not in state.errata:

@@ -196,6 +196,8 @@ def _injected(
         if any(host.op == OP_FINISH for host in hosts):
             # Some kernels still complete the access, and PC advances from the vector.
             vectors |= {vector + 4 & MASK64 for vector in vectors}
+        if any(host.op == OP_SET and host.a == PSTATE_ID and host.b & exceptions.AARCH32 for host in hosts):
+            came_from |= {pc & 0xFFFF_FFFF for pc in came_from}  # the upper half may be dropped
         if _left_for_elsewhere(before, hosts, entry.values, came_from):
             return True
     if not any(u.values[exceptions.PC] in vectors for u in seen):
@@ -209,6 +211,21 @@ def _injected(
     )
 
 
+def _given(
+    exit_: Switch, users: tuple[Switch, ...], hosts: tuple[Host, ...], entry: Switch, world: VmEnvironment
+) -> bool:
+    """Whether KVM gave the guest an exception that userspace asked for, or an abort is pending at the entry."""
+    if not _exceptions(hosts):
+        return False
+    resets = [i for i, host in enumerate(hosts) if host.op == OP_RESET]
+    since = _exceptions(hosts[resets[-1] + 1 :] if resets else hosts)
+    if OP_ABORT in since:
+        return True
+    if since == (OP_SERROR,) and not exit_.hcr & exceptions.HCR_VSE:
+        return not entry.hcr & exceptions.HCR_VSE
+    return _injected(exit_, users, hosts, entry, world)
+
+
 _ASKED_EC = frozenset(
     {exits.EC_BY_NAME["SERROR"], exits.EC_BY_NAME["DABT_LOW"], exceptions.same_el(exits.EC_BY_NAME["DABT_LOW"])}
 )
@@ -216,14 +233,20 @@ _ASKED_EC = frozenset(
 
 
 def _left_for_elsewhere(before: State, hosts: tuple[Host, ...], after: State, came_from: Collection[int]) -> bool:
-    """Whether userspace wrote PC over the vector of an exception that KVM took at once (from 7.x on)."""
+    """Whether userspace wrote PC over the vector of an exception that KVM took at once, or in KVM_RUN.
+
+    Some kernels still complete the access after that, and PC advances from there.
+    """
     ours = writes_of(hosts)
-    if ours.get(exceptions.PC) != after[exceptions.PC]:
+    if exceptions.PC not in ours:
+        return False
+    completed = any(host.op == OP_FINISH for host in hosts)
+    if after[exceptions.PC] - ours[exceptions.PC] not in ((0, 4) if completed else (0,)):
         return False
     if (
         exceptions.ESR not in ours
         and after[exceptions.ESR] != before[exceptions.ESR]
-        and after[exceptions.ESR] >> exits.EC_SHIFT in _ASKED_EC
+        and exits.ec_of(after[exceptions.ESR]) in _ASKED_EC
     ):
         return True
     return (
@@ -275,7 +298,7 @@ def _action(
         return KvmAction("inject" if inject else "resume", moved, inject)
     if exit_ is not None and users:
         own = own or _injected(exit_, users, (), entry, world)
-        inject = own or (bool(_exceptions(hosts)) and _injected(exit_, users, hosts, entry, world))
+        inject = own or _given(exit_, users, hosts, entry, world)
         states = exit_.values[exceptions.PSTATE], entry.values[exceptions.PSTATE]
         next_pcs = {
             exceptions.state_after_instruction(exit_.values[exceptions.PC], pstate, _wide(exit_))[0]

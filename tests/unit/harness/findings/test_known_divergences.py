@@ -239,6 +239,16 @@ def test_where_pc_is_behind_an_instruction_of_16_bits() -> None:
         assert ("restore.pc" in unexplained(done)) == wrong, (wide, length)
 
 
+def test_where_pc_is_behind_an_access_if_userspace_moved_a_guest_in_aarch32_state() -> None:
+    """The upper half of what it wrote may be dropped before PC moves on."""
+    there = but(S, pstate=0x30)
+    told = trap(there, load_esr(6, 2, write=True) & ~(1 << 25), **page(WINDOW)), user(there, MMIO_EXIT)
+    finish = Host(HOST, 0, OPS["finish"][0], 0, 0, 0, False)
+    for pc, wrong in ((0x1000_0002, False), (0x10_1000_0002, False), (0x1000_0004, True), (0x11_1000_0002, True)):
+        done = turn(*told, host_set("pc", 0x10_1000_0000), finish, entry(but(there, pc=pc)))
+        assert ("restore.pc" in unexplained(done)) == wrong, hex(pc)
+
+
 def test_a_step_of_the_guests_own_behind_an_exception() -> None:
     """KVM gives PSTATE.SS back only to a guest that had it, while userspace steps it."""
     for own, marks, explained in (
