@@ -83,7 +83,7 @@ class Source(Protocol):
 class Cache:
     """The cache below `root`; no directory is created before the first build.
 
-    `source` is asked before a build, and told which entries are used.
+    `source` is asked before a build, and notes which entries are used.
     """
 
     root: Path
