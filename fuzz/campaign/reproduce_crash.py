@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from fuzz.campaign.worker_context import WorkerContext
 from fuzz.targets.runner import Boot, ScenarioRunner
 from harness.errors import TargetError
+from harness.findings.finding import Finding
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.crash import Reproduction
 
 RUNS = 3
 """Number of tries of each sequence of scenarios, each in a fresh machine."""
+MAX_TRIES = 2
+"""Number of scenarios with which a worker tries to reproduce one crash or alarm."""
 
 
 class Interrupted(Exception):
@@ -64,3 +70,40 @@ class Reproducer:
                 return any(self._shown(machine, trace) for trace in traces)
         except TargetError as error:
             return self._same(error)
+
+
+class Reproductions:
+    """Reproduces the losses and alarms of a worker, each with at most MAX_TRIES scenarios, until ``ending``."""
+
+    def __init__(self, context: WorkerContext, ending: Callable[[], bool]) -> None:
+        self._targets, self._stats, self._ending = context.targets, context.stats, ending
+        self._tries: Counter[str] = Counter()
+
+    def tried(self, id_: str) -> bool:
+        """Whether it was tried to reproduce a finding."""
+        return self._tries[id_] > 0
+
+    def left(self, id_: str) -> bool:
+        """Whether a finding may be tried with a further scenario."""
+        return self._tries[id_] < MAX_TRIES
+
+    def find(
+        self,
+        finding: Finding,
+        earlier: Sequence[Scenario],
+        last: Scenario,
+        *,
+        same: Callable[[TargetError], bool] = lambda _: False,
+        shown: Callable[[ScenarioRunner, Trace], bool] = lambda _, __: False,
+    ) -> Reproduction | None:
+        """Return how often it was reproduced, as :meth:`Reproducer.find`; None: no try or no time is left."""
+        if self._ending() or not self.left(finding.id):
+            return None
+        boot = partial(self._targets.boot_again, finding.subject)
+        try:
+            again = Reproducer(boot, same, self._ending, shown).find(earlier, last)
+        except Interrupted:
+            return None
+        self._tries[finding.id] += 1
+        self._stats.add("reproduced", "yes" if again.hits else "no")
+        return again

@@ -124,6 +124,13 @@ missing here, or a finding could not be written
     metavar="GLOB,...",
     help="with --cluster: spread the nodes over the targets that match, by what each can boot and where coverage grows",
 )
+@option(
+    "--files",
+    type=TEXT,
+    metavar="URL",
+    help="with --cluster: a directory or object store (s3://BUCKET/PATH) that all nodes reach, for the memory of lost "
+    "machines, and for kernels that other nodes have built",
+)
 @flag("--emulators", help="at the end, run findings on other -cpu models and QEMU versions")
 @flag("--accept-kept", help="exit status 1 only for new findings: those like no kept regression")
 @json_flag
@@ -142,17 +149,23 @@ def command(args: Args) -> int:
     if args.cluster is None:
         if args.targets is not None:
             raise InputError("--targets", None, "without --cluster; one campaign on this machine has one --target")
+        if args.files is not None:
+            raise InputError(
+                "--files", None, "without --cluster; one campaign on this machine has its directory, --out"
+            )
         afterwards = on_emulators(plan.targets, _say) if args.emulators else None
         summary = run_live_campaign(plan, status, _say, afterwards)
     else:
         from fuzz.cluster.address import read_address
         from fuzz.cluster.campaign import ClusterPlan, run_cluster_campaign
+        from fuzz.cluster.files import read_files
         from fuzz.cluster.spread import matching
 
         if args.emulators:
             raise InputError("--emulators", None, "not with --cluster: `shadowfuzz triage` tries them afterwards")
         targets = () if args.targets is None else matching(args.targets, list_configs())
-        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster), targets), status, _say)
+        files = None if args.files is None else read_files(args.files)
+        summary = run_cluster_campaign(ClusterPlan(plan, read_address(args.cluster), targets, files), status, _say)
     try:
         write_whole(args.out / SUMMARY, json_text("fuzz", summary.to_json()))
     except InputError as error:

@@ -22,8 +22,8 @@ examples:
   shadowfuzz lint --strict mine/*.scn
       for a commit hook: a warning is an error, too
 
-All files are checked; each line of the output is FILE:LINE: and an error or a warning.  docs/scenarios.md
-has the language.
+All files are checked.  Errors and warnings are the result: each is a line of standard output, FILE:LINE: and its text.
+docs/scenarios.md has the language.
 
 exit status: 0 every file is a scenario (with --strict: without a warning), 2 a file is no scenario, or cannot be read
 """

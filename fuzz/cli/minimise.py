@@ -25,8 +25,8 @@ Every try runs on the real target in a fresh KVM VM; a success is run twice.  Si
 fewer initial registers, simpler steps, simpler numbers, lower register names (harness/scenario/simplify.py).  The
 result is a fixed point: no pass makes it simpler.  It is run once more in a fresh QEMU.
 
-exit status: 0 done, 2 bad usage or nothing to minimise, 3 the target was lost, or the result was not reproduced in
-a fresh QEMU
+exit status: 0 done, 2 bad usage or nothing to minimise: the scenario shows no unexplained divergence and no alarm
+(`shadowfuzz replay` has a status for that), 3 the target was lost, or the result was not reproduced in a fresh QEMU
 """
 
 

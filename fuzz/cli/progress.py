@@ -37,18 +37,23 @@ def is_quiet() -> bool:
 
 
 def progress_printer(who: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
-    """Return a function that prints lines after ``who``; a line ``N of M ...`` gets the remaining time."""
-    began: list[tuple[int, float]] = []
+    """Return a function that prints lines after ``who``; a line ``N of M ...`` gets the remaining time.
+
+    Lines count on from each other until a number is lower or a total higher than before: then another work begins.  A
+    total may become lower, for a part that turns out not to be needed.
+    """
+    first, last, most, start = 0, 0, 0, 0.0
 
     def show(line: str) -> None:
+        nonlocal first, last, most, start
         if found := _COUNT.match(line):
             number, total = int(found[1]), int(found[2])
-            if not began or number <= began[-1][0]:
-                began[:] = [(number, clock())]  # the first line of its kind: no rate is known yet
+            if number < last or number <= first or total > most:
+                first, start = number, clock()  # the first line of its kind: no rate is known yet
             elif total > number:
-                first, start = began[0]
                 left = (clock() - start) / (number - first) * (total - number)
                 line = f"{line} ({_minutes(left)} left)"
+            last, most = number, total
         say(f"{who}: {line}")
 
     return show

@@ -34,7 +34,8 @@ exit status: 0 all targets are ready, 2 bad usage or input, 3 something could no
 DOCTOR = """\
 examples:
   shadowfuzz doctor
-      print a line for each tool, compiler, Python package, target and QEMU, with a command for each missing one
+      print a line for each tool, compiler, Python package, target and QEMU, with a command for each missing one; and
+      whether the compiled checker and the fast QEMU are there, which only make campaigns quicker
   shadowfuzz doctor --tree ~/linux
       also print each symbol that the configuration of a kernel of your own lacks, and why it is needed
   shadowfuzz doctor --json

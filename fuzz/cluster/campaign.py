@@ -22,6 +22,7 @@ from fuzz.campaign.status_line import NewClusterCounter, status_line
 from fuzz.campaign.summary import Summary, summarise
 from fuzz.cluster.address import Address, check_store
 from fuzz.cluster.exchange import Exchange
+from fuzz.cluster.files import Files
 from fuzz.cluster.head import Head, HeadPlan
 from fuzz.cluster.node_job import NodeJob
 from fuzz.cluster.nodes import Nodes, Place
@@ -45,12 +46,14 @@ ROWS_SECONDS = 5.0
 class ClusterPlan:
     """What is asked for; ``jobs`` of the live plan are workers a node (None: as many as it has CPUs).
 
-    ``targets``: nodes are spread over these, in the place of the one of the live plan; none: they are not.
+    ``targets``: nodes are spread over these, in the place of the one of the live plan; none: they are not.  ``files``
+    are where nodes keep what all of them can read.
     """
 
     live: LivePlan
     address: Address
     targets: tuple[str, ...] = ()
+    files: Files | None = None
 
 
 def run_cluster_campaign(plan: ClusterPlan, display: Display, progress: Callable[[str], None]) -> Summary:
@@ -84,7 +87,7 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
         known = {**asdict(live.targets), "seed": seed, "jobs": live.jobs or 0, "cluster": True}
         run = RunRecorder(History(database), {name: value for name, value in known.items() if name != "kernel"})
         new = NewClusterCounter(Store(database, FINDINGS), kept)
-        job = _Jobs(replace(live, store=url), run.id, seed)
+        job = _Jobs(replace(live, store=url), run.id, seed, plan.files)
         table, next_rows, most = NodeTable(database), 0.0, 0
 
         def tick(totals: Totals, now: Progress) -> None:
@@ -119,8 +122,10 @@ def run_on(nodes: Nodes, plan: ClusterPlan, display: Display) -> Summary:
 class _Jobs:
     """The jobs of nodes, in the order in which they join."""
 
-    def __init__(self, live: LivePlan, run: str, seed: int) -> None:
+    def __init__(self, live: LivePlan, run: str, seed: int, files: Files | None) -> None:
         self._live, self._run, self._seed = live, run, seed
+        self._files = None if files is None else files.url
+        self._secret = secrets.token_hex(32)
 
     def __call__(self, node: str, number: int, place: Place, target: str) -> str:
         live = self._live
@@ -130,7 +135,10 @@ class _Jobs:
         seed = (self._seed + 7919 * number) % (1 << 32)
         corpus = tuple(str(path.absolute()) for path in live.corpus) if live.given_corpus else ()
         store = str(live.store)
-        return NodeJob(self._run, node, targets, workers, seed, store, live.coverage, corpus).to_json()
+        return NodeJob(
+            *(self._run, node, targets, workers, seed, store, live.coverage, corpus),
+            *(self._files, self._secret),
+        ).to_json()
 
 
 def _note(table: NodeTable, totals: Totals, run: str) -> None:

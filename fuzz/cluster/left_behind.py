@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fuzz.cluster.dump_sender import DumpSender
+from fuzz.cluster.files import Files
 from fuzz.cluster.node_job import PLACES
 from fuzz.store.database import FILE, Database, default_url
+from fuzz.store.dumps import DUMPS
 from fuzz.store.replicate import Carrier
 from harness.errors import InputError
 
 OWNER, STORE = "owner", "store"
-DUMPS, GONE = "dumps", "gone-"
+GONE = "gone-"
 
 
 def _key(store: str) -> str:
@@ -68,10 +71,10 @@ def _try(lock: int) -> bool:
     return False
 
 
-def settle(cache: Path, store: str, but: Path | None = None) -> int:
+def settle(cache: Path, store: str, files: Files | None = None, *, but: Path | None = None) -> int:
     """Carry over what dead nodes of this machine left for a database, and remove it; return of how many.
 
-    What cannot be carried over, or read, stays.  ``but`` is left alone.
+    What cannot be carried over, or read, stays.  ``files`` get the memory of lost machines.  ``but`` is left alone.
     """
     done = 0
     for place in sorted((cache / PLACES).glob("*/*")):
@@ -81,30 +84,33 @@ def settle(cache: Path, store: str, but: Path | None = None) -> int:
         if place == but or not (place / STORE).is_file() or (place / STORE).read_text() != _key(store):
             continue
         with suppress(InputError, OSError), hold(place, store):
-            if _carry_all(place, store):
-                remove(place)
+            if _carry_all(place, store, files):
+                remove(place, keep_dumps=files is None)
                 done += 1
     return done
 
 
-def _carry_all(place: Path, store: str) -> bool:
+def _carry_all(place: Path, store: str, files: Files | None) -> bool:
     if not (place / FILE).is_file():
         return True
-    carrier = Carrier(Database(default_url(place)), Database(store), f"{place.parent.name}/{place.name}")
+    shared = Database(store)
+    carrier = Carrier(Database(default_url(place)), shared, f"{place.parent.name}/{place.name}")
     carrier.carry()
+    if files is not None and DumpSender(files, place, shared).send():
+        carrier.carry()
     return not carrier.unreadable
 
 
-def remove(place: Path) -> None:
+def remove(place: Path, *, keep_dumps: bool = True) -> None:
     """Remove a node's directory, which the caller holds: all that it had is in the database.
 
-    Only the memory of lost machines stays, next to it.  The rename is one step: a process that waits for the
-    directory makes another one.
+    With ``keep_dumps``, the memory of lost machines stays, next to it.  The rename is one step: a process that waits
+    for the directory makes another one.
     """
     with suppress(OSError):
         away = place.with_name(f"{GONE}{place.name}")
         place.rename(away)
-        if (away / DUMPS).is_dir():
+        if keep_dumps and (away / DUMPS).is_dir():
             (away / DUMPS).rename(place.with_name(f"{DUMPS}-{place.name}"))
         shutil.rmtree(away)
         place.parent.rmdir()

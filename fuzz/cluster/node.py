@@ -2,8 +2,8 @@
 """What one node of a cluster does: the campaign's parent with its workers, and the exchange with the database of all.
 
 Knows no Ray.  Workers write to a database in the node's own directory, which no network can take from them; what it
-has is carried over (:mod:`fuzz.store.replicate`).  A node that finds the directory of one that died carries over what
-that one could not.
+has is carried over (:mod:`fuzz.store.replicate`).  What may take minutes has a thread of its own
+(:mod:`fuzz.cluster.errands`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from fuzz.campaign.guidance import Guide, choose_guide
 from fuzz.campaign.offers import OFFERS
 from fuzz.campaign.parent import CORPUS, RUN, Plan, Progress, campaign_directory, run_campaign
 from fuzz.campaign.worker_job import Launcher
+from fuzz.cluster.built import Built
+from fuzz.cluster.errands import Errands
 from fuzz.cluster.exchange import EXCHANGED, Exchange, sentences
+from fuzz.cluster.files import Files
 from fuzz.cluster.left_behind import hold, remove, settle
 from fuzz.cluster.node_job import NodeJob
 from fuzz.cluster.node_report import ENDED, FAILED, PREPARING, RUNNING, NodeReport
@@ -34,15 +37,13 @@ from fuzz.store.replicate import Carrier
 from fuzz.store.shared_corpus import SharedCorpus, corpus_key
 from fuzz.targets.target_set import PreparedTargets, open_targets
 from harness.errors import InputError, ShadowfuzzError
-from harness.vm.cache import default_root
+from harness.vm.cache import Cache, default_root
 from harness.vm.target import has_protected_vms
 
 FOREVER = 1e9
 """Seconds: a node runs until the head ends it."""
 COUNT_SECONDS = 10.0
 """How often counts are carried over, times the pause between two looks in seconds; what is new goes at once."""
-SETTLE_SECONDS = 30.0
-"""How often it looks for what dead nodes of its machine left."""
 HOLD_SECONDS = 60.0
 """So long it waits for its directory, which another node may be carrying over."""
 MAX_SAID = 20
@@ -65,6 +66,8 @@ class Node:
         self._job = job
         self._cache = cache if cache is not None else default_root(os.environ)
         self._place = job.place(self._cache)
+        self._files = None if job.files is None else Files(job.files)
+        self._built = None if self._files is None else Built(self._files, job.run, job.secret, self._say)
         self._stop = threading.Event()
         self._report = NodeReport(uuid.uuid4().hex, socket.gethostname(), PREPARING)
         self._pause = 1.0
@@ -101,19 +104,18 @@ class Node:
         for name in job.corpus:
             if not Path(name).is_dir():
                 raise InputError(name, None, f"no directory on {self._report.host}: expected one of scenarios")
-        targets = open_targets(job.targets, self._say)
+        targets = open_targets(job.targets, self._say, Cache(self._cache, self._built))
         prepared = Prepared(targets, choose_guide(job.coverage, targets.sides[0].prepared, self._say))
         guide = prepared.guide
         self._tell(subjects=targets.subjects, guide=guide.mode, kvm_off=guide.kvm_off)
-        settle(self._cache, job.store, self._place)
         protected = all(has_protected_vms(side.config.mode, side.prepared.kernel_release) for side in targets.sides)
         seeds = tuple(map(Path, job.corpus)) or SEEDS
         with hold(self._place, job.store, HOLD_SECONDS):
             with campaign_directory(self._place, seeds, protected=protected):
                 failure = self._fuzz(prepared)
             if not self._report.why:  # all of it is in the database of all
-                remove(self._place)
-        settle(self._cache, job.store)
+                remove(self._place, keep_dumps=self._files is None)
+        settle(self._cache, job.store, self._files)
         self._tell(state=FAILED if failure else ENDED)  # the last report: the process is killed after it
 
     def _fuzz(self, prepared: Prepared) -> str:
@@ -125,39 +127,39 @@ class Node:
         corpus = SharedCorpus(shared, corpus_key(prepared.targets.subject))
         sync = Sync(Carrier(Database(url), shared, f"{job.run}/{job.node}"), Exchange(corpus, offers, place / CORPUS))
         launch = Launcher(job.targets, job.seed, place, url, prepared.guide.mode, offers=offers)
+        errands = Errands(self._cache, job.store, place, self._files, self._built)
         latest: list[Progress] = []
 
         def tick(progress: Progress) -> None:
             latest[:] = [progress]
 
         self._tell(state=RUNNING)
-        with self._synchronised(sync, latest):
+        with self._synchronised(sync, errands, latest):
             # Workers die with the thread that started them, which is this one.
             outcome = run_campaign(Plan(FOREVER, job.workers, place), launch, tick, self._stop.is_set)
-        why = sync.last_time() or outcome.failure
+        unsent = errands.last_time()  # before the findings, which say where the dumps are then
+        why = sync.last_time() or outcome.failure or unsent
         stats = only_carried(outcome.stats, sync.carrier.carried)
-        deaths = (*outcome.deaths, *sentences(sync.exchange.counts, EXCHANGED))[-MAX_SAID:]
+        refused = () if self._built is None else self._built.refused.values()
+        deaths = (*outcome.deaths, *refused, *sentences(sync.exchange.counts, EXCHANGED))[-MAX_SAID:]
         self._tell(stats=stats, seconds=outcome.seconds, alive=0, deaths=deaths, why=why)
         return outcome.failure
 
     @contextmanager
-    def _synchronised(self, sync: Sync, latest: list[Progress]) -> Iterator[None]:
+    def _synchronised(self, sync: Sync, errands: Errands, latest: list[Progress]) -> Iterator[None]:
         """Exchange with the database in a thread of its own: one that hangs keeps no worker from being replaced."""
         ending = threading.Event()
 
         def loop() -> None:
-            next_settle = time.monotonic() + SETTLE_SECONDS
             while not ending.wait(self._pause):
-                if time.monotonic() >= next_settle:  # one that was just killed may have held its directory until now
-                    next_settle = time.monotonic() + SETTLE_SECONDS
-                    settle(self._cache, self._job.store, self._place)
                 progress = latest[0] if latest else None
-                why = sync.once(time.monotonic(), self._pause)
+                why = sync.once(time.monotonic(), self._pause) or errands.why
                 if progress is not None:
                     self._tell(**_standing(progress, sync.carrier.carried), why=why)
 
         thread = threading.Thread(target=loop, name="exchange", daemon=True)
         thread.start()
+        errands.start()
         try:
             yield
         finally:

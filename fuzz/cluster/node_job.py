@@ -20,7 +20,9 @@ class NodeJob:
 
     ``run`` names the campaign and ``node`` the node, both are names of directories.  ``workers`` are on this node.
     ``store`` is the URL of the database of all.  ``coverage`` guides (:data:`fuzz.campaign.limits.MODES`; None: the
-    best that the node can do).  ``corpus`` are directories on the node; none: the project's.
+    best that the node can do).  ``corpus`` are directories on the node; none: the project's.  ``files`` is the URL of
+    the files of all (:mod:`fuzz.cluster.files`; None: there are none), ``secret`` signs what nodes give each
+    other there.
     """
 
     run: str
@@ -31,6 +33,8 @@ class NodeJob:
     store: str
     coverage: str | None = None
     corpus: tuple[str, ...] = ()
+    files: str | None = None
+    secret: str = ""
 
     def to_json(self) -> str:
         """Return the job as text that :meth:`from_json` reads."""
@@ -71,4 +75,6 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "store": (str,),
     "coverage": (str, type(None)),
     "corpus": (list,),
+    "files": (str, type(None)),
+    "secret": (str,),
 }

@@ -134,8 +134,8 @@ def _put(access: Access, entry: Entry, row: Row, texts: Mapping[str, str]) -> No
         here, _ = access.readable_rows("findings", sql, **key)
         sql = "SELECT name, text FROM texts WHERE shelf = :shelf AND id = :id AND name = :name"
         crash, _ = access.readable_rows("texts", sql, **key, name=CRASH)
-        theirs = is_tried(crash[0]["text"] if crash else "")
-        if here and not is_better((is_tried(row.crash), row.simplicity), (theirs, here[0]["simplicity"])):
+        theirs = crash[0]["text"] if crash else ""
+        if here and not is_better((row.crash, row.simplicity), (theirs, here[0]["simplicity"])):
             return
         access.run(
             "UPDATE findings SET document = :document, scenario = :scenario, simplicity = :simplicity "
@@ -157,9 +157,24 @@ def is_tried(crash: str) -> bool:
         return False
 
 
-def is_better(mine: tuple[bool, int], theirs: tuple[bool, int]) -> bool:
-    """Whether a description is better: it says how often the crash came back, or its scenario is simpler."""
-    return (not mine[0], mine[1]) < (not theirs[0], theirs[1])
+def is_reachable(crash: str) -> bool:
+    """Return whether the text of a crash names a memory dump that other machines can read, by its URL."""
+    try:
+        dump = from_text(crash).remains.dump
+    except (InputError, ValueError):
+        return False
+    return dump is not None and "://" in dump.path
+
+
+def is_better(mine: tuple[str, int], theirs: tuple[str, int]) -> bool:
+    """Whether a description is better, each by the text of its crash and how simple its scenario is.
+
+    It says how often the crash came back; or its scenario is simpler; or others can read the memory dump.
+    """
+    (one, simplicity), (other, least) = mine, theirs
+    return (not is_tried(one), simplicity, not is_reachable(one)) < (
+        *(not is_tried(other), least, not is_reachable(other)),
+    )
 
 
 def _count(access: Access, counts: Mapping[Key, int], node: str) -> None:

@@ -7,11 +7,12 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fuzz.compiled.use import PURE, find_build
+from fuzz.targets.fast_qemu import is_compared
 from harness.errors import InputError, SetupError
 from harness.vm import qemu_versions
 from harness.vm.build.doctor import (
@@ -27,6 +28,7 @@ from harness.vm.build.doctor import (
 from harness.vm.build.prepare import AGENT_FLAGS, COMPILER_PACKAGE, CROSS, GUEST_SOURCES, find_prepared, read_image
 from harness.vm.cache import Cache, default_root
 from harness.vm.config import PROJECT, guess_like, list_configs, load_config
+from harness.vm.fast_qemu.build import FastQemu, find_fast_qemu
 from harness.vm.kernels.needed_config import missing_symbols
 from harness.vm.kernels.tree import CONFIG, make_command, read_tree, tree_path
 from harness.vm.plugins.plugin import HOST_FLAGS, HOST_PACKAGES, SOURCES
@@ -46,11 +48,22 @@ COMPILERS: tuple[Compiler, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class FastState:
+    """The fast QEMU here: ``built`` (None: not), ``compared`` on these targets, or why there can be none."""
+
+    built: FastQemu | None
+    compared: tuple[str, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The checks, and the state of each target."""
+    """The checks, the state of each target, and what makes campaigns quicker if it was made."""
 
     checks: tuple[Check, ...]
     states: tuple[TargetState, ...]
+    compiled: bool
+    fast: FastState
 
     @property
     def ok(self) -> bool:
@@ -65,16 +78,18 @@ def diagnose(tree: Path | None = None) -> Diagnosis:
     """
     of_tree = () if tree is None else check_tree(tree_path(tree, str(tree)))
     states = tuple(_state(name) for name in list_configs())
+    compiled, fast = find_build(os.environ) is not None, find_fast_state(states, Cache(default_root(os.environ)))
     checks = (
         *check_requirements(parse_requirements(_read_requirements(), str(REQUIREMENTS), platform.machine()), _find),
         *(check_compiler(compiler) for compiler in COMPILERS),
         *check_distributions(importlib.metadata.requires("shadowfuzz") or (), _version, platform.machine()),
         *(check_target(state) for state in states),
         *_emulators(),
-        _checker(),
+        check_checker(compiled, PURE in os.environ),
+        check_fast_qemu(fast),
         *of_tree,
     )
-    return Diagnosis(checks, states)
+    return Diagnosis(checks, states, compiled, fast)
 
 
 def check_tree(path: Path) -> tuple[Check, ...]:
@@ -109,11 +124,34 @@ def _emulators() -> tuple[Check, ...]:
     return tuple(rows)
 
 
-def _checker() -> Check:
-    """Return a check that says what checks: it works without a build, too."""
-    if find_build(os.environ) is None:
-        return Check("checker", "python", True, "it is not compiled for these sources (shadowfuzz setup --compiled)")
-    return Check("checker", "compiled", True, f"used but with {PURE}=1")
+def check_checker(compiled: bool, pure: bool) -> Check:
+    """Return a check that says what checks, which is no error without a build; ``pure``: none is wanted."""
+    if compiled:
+        return Check("checker", "compiled checker", True, f"is used, unless {PURE} is set")
+    why = f"{PURE} is set" if pure else "is not built for these sources (shadowfuzz setup --compiled)"
+    return Check("checker", "compiled checker", True, f"{why}: Python checks")
+
+
+def find_fast_state(states: Sequence[TargetState], cache: Cache) -> FastState:
+    """Return whether the fast QEMU is in the cache, and on which of the targets that are set up it was compared."""
+    try:
+        fast = find_fast_qemu(cache)
+        if fast is None:
+            return FastState(None)
+        ready = ((each.config, each.prepared) for each in states if each.prepared is not None and not each.config.qemu)
+        return FastState(fast, tuple(c.name for c, prepared in ready if is_compared(c, prepared, fast, cache)))
+    except SetupError as error:
+        return FastState(None, refused=str(error))
+
+
+def check_fast_qemu(state: FastState) -> Check:
+    """Return a check that says where campaigns can run on the fast QEMU, which is no error where they cannot."""
+    if state.built is None:
+        why = state.refused or "is not built (shadowfuzz setup --fast-qemu)"
+        return Check("fast_qemu", "fast QEMU", True, f"{why}: campaigns run on Debian's")
+    where = f"compared with Debian's on {', '.join(state.compared) or 'no target'}"
+    how = "(others: shadowfuzz setup --fast-qemu --target NAME)"
+    return Check("fast_qemu", "fast QEMU", True, f"{state.built.version}, {where} {how}")
 
 
 def _state(name: str) -> TargetState:
@@ -196,5 +234,11 @@ def diagnosis_json(found: Diagnosis) -> dict[str, object]:
         "cache": str(default_root(os.environ)),
         "checks": [asdict(check) for check in found.checks],
         "targets": targets,
+        "compiled": found.compiled,
+        "fast_qemu": None if found.fast.built is None else _fast_json(found.fast.built, found.fast.compared),
     }
     return document
+
+
+def _fast_json(built: FastQemu, compared: Sequence[str]) -> dict[str, object]:
+    return {"program": str(built.program), "version": built.version, "source": built.source, "compared": list(compared)}

@@ -84,8 +84,7 @@ def compare_machines(
                 break
         if (now := time.monotonic()) >= report:
             report = now + REPORT_SECONDS
-            left = (now - begin) * (len(rows) - count) / count
-            progress(f"comparing with Debian's QEMU: {count} of {len(rows)} scenarios, about {left:.0f} s left")
+            progress(f"{count} of {len(rows)} scenarios compared with Debian's QEMU")
     return Comparison(count, one.exits, time.monotonic() - begin, tuple(differ))
 
 
@@ -148,7 +147,7 @@ def choose_qemu(
     where = cache if cache is not None else Cache(default_root(os.environ))
     try:
         fast = None if config.qemu else find_fast_qemu(where)
-        if fast is not None and is_proven(where, fast, _machine(config, prepared)):
+        if fast is not None and is_compared(config, prepared, fast, where):
             return on_fast(prepared, fast)
         reason = (
             f"{config.name} names a QEMU"
@@ -162,6 +161,11 @@ def choose_qemu(
     how = "" if config.qemu else f" (`shadowfuzz setup --fast-qemu --target {config.name}`)"
     progress(f"no fast QEMU: {reason}{how}; {FALLS_BACK}")
     return prepared
+
+
+def is_compared(config: MachineConfig, prepared: PreparedTarget, fast: FastQemu, cache: Cache) -> bool:
+    """Return whether a fast QEMU was compared with Debian's own on a target.  SetupError: a file of it is missing."""
+    return is_proven(cache, fast, _machine(config, prepared))
 
 
 def on_fast(prepared: PreparedTarget, fast: FastQemu) -> PreparedTarget:

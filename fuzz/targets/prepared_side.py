@@ -99,10 +99,15 @@ class PreparedSide:
         return check(scenario, trace, self.subject.level, self.cpu, self.catalogue, listener, self.errata)
 
 
-def prepare_side(config: MachineConfig, options: TargetOptions, progress: Progress = quiet) -> PreparedSide:
-    """Prepare one target; names in ``options`` are ignored.  InputError, SetupError: a value or the set-up is wrong."""
+def prepare_side(
+    config: MachineConfig, options: TargetOptions, progress: Progress = quiet, cache: Cache | None = None
+) -> PreparedSide:
+    """Prepare one target; names in ``options`` are ignored.
+
+    ``cache`` has its kernel (None: that of this user).  InputError, SetupError: a value or the set-up is wrong.
+    """
     cpu, catalogue = cpu_model(config.cpu), Catalogue.load(KNOWN_DIR, options.level)
-    own = prepare(config, kernel=options.kernel, progress=progress)
+    own = prepare(config, kernel=options.kernel, progress=progress, cache=cache)
     fast = config.fast_qemu if options.fast_qemu is None else options.fast_qemu
     prepared = choose_qemu(config, own, progress) if fast else own
     subject = Subject(config.name, prepared.kernel_release, prepared.kernel_sha256, options.level)

@@ -26,6 +26,7 @@ from harness.findings.intended_changes import between, load_changes
 from harness.scenario.scenario import Scenario
 from harness.trace.events import Trace
 from harness.vm.alarms import Alarm
+from harness.vm.cache import Cache
 from harness.vm.config import load_config
 from harness.vm.config_text import OTHER_TARGET, TARGET, format_config
 from harness.vm.plugins.edges import EdgeMap
@@ -255,8 +256,8 @@ class PreparedTargets(TargetSet[PreparedSide]):
         return PreparedTargets(sides, self._compare)
 
 
-def open_targets(options: TargetOptions, progress: Progress = quiet) -> PreparedTargets:
-    """Prepare one target or two, without booting them.
+def open_targets(options: TargetOptions, progress: Progress = quiet, cache: Cache | None = None) -> PreparedTargets:
+    """Prepare one target or two, without booting them; their kernels are in ``cache`` (None: that of this user).
 
     InputError, SetupError: a name or the set-up is wrong, or the two differ in mode or CPU.
     """
@@ -268,10 +269,10 @@ def open_targets(options: TargetOptions, progress: Progress = quiet) -> Prepared
     if options.against is not None and options.kernel is None and first.name == last.name:
         raise InputError(last.name, None, "the two targets are the same")
     check_option(options.hyp_copy, configs)
-    sides = [prepare_side(first, options, progress)]
+    sides = [prepare_side(first, options, progress, cache)]
     if options.against is None:
         return PreparedTargets(sides)
-    sides.append(prepare_side(last, replace(options, kernel=None), progress))
+    sides.append(prepare_side(last, replace(options, kernel=None), progress, cache))
     versions = Versions(*(side.prepared.package_version for side in sides))
     changes = between(rows, versions.one, versions.other)
 

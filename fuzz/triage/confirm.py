@@ -95,14 +95,15 @@ def confirm(
 ) -> tuple[Confirmation, ...]:
     """Classify the divergences and alarms that a file's scenario shows, or the one whose signature is ``wanted``.
 
-    InputError, SetupError: a file, a name or the set-up is wrong.  TargetError: the machine was lost.
+    InputError, SetupError: a file, a name or the set-up is wrong, or the scenario shows none.  TargetError: the machine
+    was lost.
     """
     scenario = load(file)
     with open_targets(options, say) as targets:
         first = targets.run_and_check(scenario)
         keys = signatures_shown(first)
-        if wanted is not None:
-            keys = (choose_signature(keys, wanted, str(file)),)
+        kept = choose_signature(keys, wanted, str(file))
+        keys = keys if wanted is None else (kept,)
         counts = stages_of(targets, scenario, keys, plan.runs, plan.boots)
         # A difference between two targets would need other emulators for both.
         use_emulators = plan.emulators and options.against is None

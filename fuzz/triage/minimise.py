@@ -34,7 +34,9 @@ class Minimised:
 def choose_signature(found: Sequence[Signature], name: str | None, where: str) -> Signature:
     """Return the signature to keep.  InputError: the scenario shows none, or not the named one."""
     if not found:
-        raise InputError(where, None, "nothing to minimise: every divergence is explained")
+        raise InputError(
+            where, None, "shows no unexplained divergence and no alarm here; `shadowfuzz replay` says what it shows"
+        )
     names = {text(signature): signature for text in (place_text, signature_text) for signature in reversed(found)}
     if name is None:
         return found[0]

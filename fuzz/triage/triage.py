@@ -96,13 +96,7 @@ def is_waiting(story: Story, *, only_new: bool = False) -> bool:
     return kept.scenario is not None and not _is_done(kept)
 
 
-def triage(
-    database: Database,
-    targets: TargetSet[Side],
-    plan: TriagePlan,
-    say: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> int:
+def triage(database: Database, targets: TargetSet[Side], plan: TriagePlan, say: Callable[[str], None]) -> int:
     """Minimise and confirm the findings on the targets, new ones first; return the number of processed findings.
 
     Each result is stored before the next finding.  Findings with the same minimised scenario become one problem
@@ -114,15 +108,13 @@ def triage(
         say(line)
     triager = Triager(store, targets, plan)
     waiting = in_order(filter(triager.waits, found))
-    began, before = clock(), _problem_count(store, waiting)
+    began, before = time.monotonic(), _problem_count(store, waiting)
     for number, story in enumerate(waiting, 1):
         result = triager.do(story.kept)
-        spent = clock() - began
-        left = duration(spent / number * (len(waiting) - number))
-        say(f"{number} of {len(waiting)}, {left} left: {story.id}: {result}")
+        say(f"{number} of {len(waiting)}: {story.id}: {result}")
     if waiting:
-        each = (clock() - began) / len(waiting)
-        say(f"{many(len(waiting), 'finding')} in {duration(clock() - began)}, {each:.1f} s each")
+        spent = time.monotonic() - began
+        say(f"{many(len(waiting), 'finding')} in {duration(spent)}, {spent / len(waiting):.1f} s each")
     if before:
         after = many(_problem_count(store, waiting), "problem")
         say(f"{many(before, 'problem')} before, {after} now: findings with the same minimal scenario are one")

@@ -190,8 +190,9 @@ def exit_class(code: int, esr: int) -> str:
     """
     if code & EXIT_WITH_SERROR_BIT:
         return EXIT_CODES[EXCEPTION_EL1_SERROR]
-    base = EXIT_CODES.get(code & ~EXIT_WITH_SERROR_BIT, f"CODE{code}")
+    base = EXIT_CODES.get(code)
     if base != "TRAP":
-        return base
+        return f"CODE{code}" if base is None else base
     ec = ec_of(esr)
-    return EC_NAMES.get(ec, f"EC{ec:#04x}")
+    name = EC_NAMES.get(ec)
+    return f"EC{ec:#04x}" if name is None else name

@@ -115,20 +115,6 @@ def _unless_refused(
     return otherwise, tuple(el2_refusals.name(word, how) for word, how in refusals.items())
 
 
-def _unless_unaligned(
-    path: GuestPath, follow: Callable[[GuestContext], GuestPath], agrees: Callable[[GuestPath], bool], on: GuestContext
-) -> GuestPath:
-    """Return the path on which an unaligned access to Device memory was made, if it leads to the observed state.
-
-    The architecture has an alignment fault there, and QEMU up to 8.2 has none: the observed state proves which of the
-    two it was.  If neither path leads to it, the result stays undetermined.  ``follow`` walks on a CPU.
-    """
-    if path.state is not None or path.why != UNALIGNED_DEVICE or on.gic is not None:
-        return path
-    made = follow(replace(on, cpu=replace(on.cpu, aligns_device=False)))
-    return made if agrees(made) else path
-
-
 def _unless_later_pass(path: GuestPath, goal: Goal, follow: Callable[[Goal], GuestPath], on: GuestContext) -> GuestPath:
     """Return the path to the pass over a load or store at which it trapped; ``path`` is that to the first one.
 
@@ -155,6 +141,80 @@ def _stopped_store(path: GuestPath, word: int | None, memory: Memory) -> None:
         memory.stored({home: None for home in homes if home is not None})
 
 
+def _find_call(seen: State, exit_: Switch, context: GuestContext) -> tuple[bool, str]:
+    """Return whether an instruction that trapped was an HVC, and why that is unknown; an empty text where it is known.
+
+    ``seen`` is the state in which the run began.
+    """
+    protected, before = as_code(context.code).protected, (exit_.values[exceptions.PC] - 4) & MASK64
+    why = why_fetch_unknown(exit_.values, before, context)
+    return is_call(seen, fetched(exit_.values, before, context), exit_, protected), why
+
+
+def _undetermined(run: GuestRun, seen: State, context: GuestContext, hcr: int, why: str) -> GuestPath | None:
+    """Return the path of a run that cannot be followed, with the reason; None: it can be.
+
+    ``hcr`` has the virtual interrupts that are pending.  ``why``: it is unknown whether an HVC ended the run.
+    """
+    pstate, gic = seen[exceptions.PSTATE], context.gic
+    if context.memory.code_changed and as_code(context.code).protected:
+        return GuestPath(None, why=CODE_CHANGED, certain=False)
+    if why:
+        return GuestPath(None, why=why, certain=False)
+    if pstate & exceptions.AARCH32:
+        return GuestPath(None, why=IN_AARCH32, certain=False)
+    if (gic is None and not hcr & exceptions.HCR_VIRTUAL) or run.exit.trapped:
+        return None  # no interrupt is pending, or none ended the run
+    if (hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, hcr)) or (
+        gic is not None and not gic.quiet(pstate)
+    ):
+        return GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
+    return None
+
+
+def _follow(
+    run: GuestRun, seen: State, context: GuestContext, hcr: int, target: int
+) -> tuple[GuestPath, tuple[str, ...]]:
+    """Return the guest's path from ``seen`` to ``target``, where the run ended, and the accesses that EL2 rejected.
+
+    Where the architecture or EL2 leaves a choice, it is the path that leads to the observed state, if one does.
+    """
+    _, entry, exit_ = run
+    code, cpu, debugger, trapped = context.code, context.cpu, context.debugger, exit_.trapped
+    protected, call = as_code(code).protected, target != exit_.values[exceptions.PC]
+    # An instruction traps in the mode that it runs in: in another mode, the guest comes back to this address.
+    steps, mode = (0, MAX_WALK), exit_.values[exceptions.PSTATE] & exceptions.MODE if trapped else None
+    if debugger is not None and debugger.steps and not exit_.forged:
+        steps = steps_between(entry, exit_)
+    goal = Goal(target, steps, mode)
+    known = el2_errata.rejected(code.values(), context.errata) if protected else el2_refusals.NONE
+    path = walk(seen, goal, context, hcr, known)
+    if path.why == UNALIGNED_DEVICE and path.state is None and context.gic is None:
+        # The architecture has an alignment fault there, and QEMU up to 8.2 has none: the observed state proves which of
+        # the two it was.  If neither path leads to it, the result stays undetermined.
+        made = walk(seen, goal, replace(context, cpu=replace(cpu, aligns_device=False)), hcr, known)
+        path = made if _agrees(made, run, call, cpu) else path
+    if trapped and class_of(exit_) == "DABT_LOW" and not exit_.forged and not _agrees(path, run, call, cpu):
+        there, to = goal._replace(accessed=exit_.far), partial(walk, seen, context=context, hcr=hcr, refusals=known)
+        path = _unless_later_pass(path, there, to, context)
+    if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
+        # For example a guest whose vector faults takes one exception after the other until the interrupt comes.
+        return GuestPath(None, why=RUNS_ON, certain=False), ()
+    if protected and context.gic is None:
+        agrees = partial(_agrees, run=run, call=call, cpu=cpu)
+        return _unless_refused(path, partial(walk, seen, goal, context, hcr), agrees, code, known)
+    return path, ()
+
+
+def _enter_unknown(exit_: Switch, path: GuestPath, target: int, context: GuestContext) -> None:
+    """Enter in memory and GIC interface that it is not determined what the guest did on a path without a state."""
+    context.memory.mark_unknown()
+    # If it was interrupted at this address, it did no more to the interface.
+    came_to = exit_.values[exceptions.ELR] if target in VECTORS else target
+    if context.gic is not None and path.stopped != came_to:
+        context.gic.mark_unknown("the guest's path could not be determined")
+
+
 def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     """Predict one run of the guest, by executing its code from the entry to where the exit was seen.
 
@@ -162,65 +222,33 @@ def predict_run(run: GuestRun, context: GuestContext) -> PredictedRun:
     ``context.gic``.  The records are those of :func:`harness.trace.debug_state.undo_debug_state`.
     """
     event, entry, exit_ = run
-    code, cpu, memory, gic, debugger = context.code, context.cpu, context.memory, context.gic, context.debugger
+    memory, gic, debugger = context.memory, context.gic, context.debugger
     seen = pending.apply_pending(entry.values, entry.pending) if entry.pending else entry.values
-    observed = exit_.values
-    call_address = (observed[exceptions.PC] - 4) & MASK64
-    trapped, protected = exit_.trapped, as_code(code).protected
-    call = trapped and may_be_call(seen, exit_, protected)  # most cannot: their code is not looked up
-    why = why_fetch_unknown(observed, call_address, context) if call else ""
-    call = call and is_call(seen, fetched(observed, call_address, context), exit_, protected)
-    call = call or (debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged)
-    target = call_address if call else observed[exceptions.PC]
-    pstate = seen[exceptions.PSTATE]
+    observed, trapped, protected = exit_.values, exit_.trapped, as_code(context.code).protected
+    call, why = False, ""
+    if trapped and may_be_call(seen, exit_, protected):  # most cannot be one: their code is not looked up
+        call, why = _find_call(seen, exit_, context)
+    if debugger is not None and class_of(exit_) == "HVC64" and not exit_.forged:
+        call = True
+    target = (observed[exceptions.PC] - 4) & MASK64 if call else observed[exceptions.PC]
     hcr = el2_errata.loaded(entry.hcr, protected, context.errata)
     refusals: tuple[str, ...] = ()
-    if memory.code_changed and protected:
-        path = GuestPath(None, why=CODE_CHANGED, certain=False)
-    elif why:  # was there an HVC?
-        path = GuestPath(None, why=why, certain=False)
-    elif pstate & exceptions.AARCH32:
-        path = GuestPath(None, why=IN_AARCH32, certain=False)
-    elif not trapped and (
-        (hcr & exceptions.HCR_VIRTUAL and exceptions.unmasked(pstate, hcr))
-        or (gic is not None and not gic.quiet(pstate))
-    ):
-        path = GuestPath(None, why=RACE, certain=False, stopped=seen[exceptions.PC])
-    else:
-        # An instruction traps in the mode that it runs in: in another mode, the guest comes back to this address.
-        steps, mode = (0, MAX_WALK), observed[exceptions.PSTATE] & exceptions.MODE if trapped else None
-        if debugger is not None and debugger.steps and not exit_.forged:
-            steps = steps_between(entry, exit_)
-        goal = Goal(target, steps, mode)
-        known = el2_errata.rejected(code.values(), context.errata) if protected else el2_refusals.NONE
-        path = walk(seen, goal, context, hcr, known)
-        agrees = partial(_agrees, run=run, call=call, cpu=cpu)
-        path = _unless_unaligned(path, partial(walk, seen, goal, hcr=hcr, refusals=known), agrees, context)
-        if trapped and class_of(exit_) == "DABT_LOW" and not exit_.forged and not agrees(path):
-            there, to = goal._replace(accessed=exit_.far), partial(walk, seen, context=context, hcr=hcr, refusals=known)
-            path = _unless_later_pass(path, there, to, context)
-        if not trapped and path.state is not None and not _agrees(path, run, call, cpu) and comes_back(path, context):
-            # For example a guest whose vector faults takes one exception after the other until the interrupt comes.
-            path = GuestPath(None, why=RUNS_ON, certain=False)
-        elif protected and gic is None:
-            follow = partial(walk, seen, goal, context, hcr)
-            path, refusals = _unless_refused(path, follow, agrees, code, known)
+    path = _undetermined(run, seen, context, hcr, why)
+    if path is None:
+        path, refusals = _follow(run, seen, context, hcr, target)
+        state = path.state
         memory.stored(path.stored)
-        if gic is not None and path.state is not None and not _agrees(path, run, call, cpu):
+        if gic is not None and state is not None and not _agrees(path, run, call, context.cpu):
             gic.mark_unknown("the guest did otherwise than it should")  # its acknowledges, for example
-        if call and path.state is not None and path.state[0] != observed[0] and may_be_handled_at_el2(path.state):
+        if call and state is not None and state[0] != observed[0] and may_be_handled_at_el2(state):
             path = GuestPath(None, why=ANSWERED, certain=False)
     if debugger is not None and class_of(exit_) == "WATCHPT_LOW":
         _stopped_store(path, fetched(seen, target, context), memory)
     level = None
-    if trapped and path.state is not None and is_on(path.state):
-        level = walk_level(seen, path.state, exit_, RunMemory.after(memory, path.stored), cpu)
-        word = fetched(path.state, target, context)
-        memory.stored(half_stored(path.state, word, RunMemory(memory), cpu) if word is not None else {})
     if path.state is None:
-        memory.mark_unknown()
-        # If it was interrupted at this address, it did no more to the interface.
-        came_to = observed[exceptions.ELR] if target in VECTORS else target
-        if gic is not None and path.stopped != came_to:
-            gic.mark_unknown("the guest's path could not be determined")
+        _enter_unknown(exit_, path, target, context)
+    elif trapped and is_on(path.state):
+        level = walk_level(seen, path.state, exit_, RunMemory.after(memory, path.stored), context.cpu)
+        word = fetched(path.state, target, context)
+        memory.stored(half_stored(path.state, word, RunMemory(memory), context.cpu) if word is not None else {})
     return PredictedRun(event, entry, exit_, seen, call, target, path, debugger, level, refusals)

@@ -3,7 +3,7 @@
 
 An erratum is a kept finding of a stock kernel (``corpus/regressions/expected.toml``) that has a rule here.  With rules
 switched on, a relation predicts the behaviour of such a kernel and its consequences:
-:func:`harness.relations.host.expected_entry_state`, :mod:`harness.relations.guest_debug`,
+:func:`harness.relations.host.expected_entry_states`, :mod:`harness.relations.guest_debug`,
 :mod:`harness.relations.memory_slots`, :mod:`harness.guest.el2_errata`.  A kept finding without a row here explains
 nothing.
 """

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from harness.errors import SetupError
 from harness.vm.tools import Progress, quiet
@@ -66,15 +67,34 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Source(Protocol):
+    """Other machines that may have an entry already."""
+
+    def take(self, kind: str, key: str, work: Path) -> Mapping[str, object] | None:
+        """Fill an empty directory and return its facts; None: the entry is to be built, and the directory is empty."""
+        ...
+
+    def used(self, entry: Entry) -> None:
+        """Note that this machine has an entry."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache below `root`; no directory is created before the first build."""
+    """The cache below `root`; no directory is created before the first build.
+
+    `source` is asked before a build, and notes which entries are used.
+    """
 
     root: Path
+    source: Source | None = None
 
     def find(self, kind: str, key: str) -> Entry | None:
         """Return the entry if it is complete: it has every file of its manifest with the recorded size."""
-        return _read_entry(self.root / f"{kind}-{key}")
+        found = _read_entry(self.root / f"{kind}-{key}")
+        if found is not None and self.source is not None:
+            self.source.used(found)
+        return found
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """Return the complete entries of a kind, in the order of their keys."""
@@ -112,10 +132,16 @@ class Cache:
             self._sweep(held=name)
             if shutil.disk_usage(self.root).free < room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            built = self._build(name, build)
+            built = self._build(name, lambda work: self._take_or(build, kind, key, work))
+        if self.source is not None:
+            self.source.used(built)
         if keep:
             self._retire(kind, built, keep, alike)
         return built
+
+    def _take_or(self, build: Build, kind: str, key: str, work: Path) -> Mapping[str, object]:
+        facts = None if self.source is None else self.source.take(kind, key, work)
+        return build(work) if facts is None else facts
 
     def remove(self, entry: Path) -> None:
         """Remove an entry if possible: atomically for other processes; a process that has its files open keeps them."""

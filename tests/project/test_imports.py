@@ -56,6 +56,7 @@ USERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("asyncio", ("harness.vm.qemu",)),
     ("prometheus_client", ("fuzz.triage.metrics",)),
     ("ray", ("fuzz.cluster.ray_nodes",)),
+    ("fsspec", ("fuzz.cluster.files",)),
 )
 
 

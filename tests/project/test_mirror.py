@@ -109,7 +109,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.campaign.lemma_run", "unit/fuzz/cli/test_lemma.py"),
         Row("fuzz.corpus.exercise_counts", "unit/harness/report/test_step_coverage.py"),
         Row("fuzz.corpus.recordings", "unit/fuzz/corpus/test_recorded_seeds.py"),
-        Row("fuzz.targets.doctor", "unit/harness/vm/build/test_doctor.py"),
         Row("fuzz.targets.kernels", "unit/fuzz/cli/test_kernels.py"),
         Row("fuzz.targets.options", "unit/fuzz/targets/test_target_set.py"),
         Row("fuzz.targets.prepared_side", "unit/fuzz/cli/test_replay.py"),
@@ -158,7 +157,9 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.generate.steps", "unit/fuzz/generate/test_mutator.py", ("fuzz.generate.mutator",)),
     ),
     "a worker's part: workers are tested on a fake executor": (
-        Row("fuzz.campaign.reproduce_crash", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
+        Row("fuzz.campaign.reproduce_crash", "unit/fuzz/campaign/test_failures.py", ("fuzz.campaign.failures",)),
+        Row("fuzz.campaign.worker_context", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
+        Row("fuzz.campaign.worker_machines", "unit/fuzz/campaign/test_worker.py", ("fuzz.campaign.worker",)),
         Row("fuzz.campaign.worker_process", "vm/test_hyp_copy_fuzz_live.py"),
         Row("fuzz.targets.observation", "unit/fuzz/targets/test_target_set.py"),
     ),

@@ -20,12 +20,12 @@ import pytest
 from fuzz.cli.main import main
 from fuzz.cluster.cell_actor import CellActor
 from fuzz.cluster.cell_job import cell_tasks, read_answer
-from fuzz.cluster.left_behind import DUMPS
 from fuzz.cluster.node_job import PLACES
 from fuzz.cluster.triage_actor import TriageActor
 from fuzz.cluster.triage_job import Result, TriageJob
 from fuzz.paths import CORPUS
 from fuzz.store.database import Database, default_url
+from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FINDINGS, Store
 from fuzz.store.kept_findings import read_stories, story_of
 from fuzz.store.runs import History
@@ -33,10 +33,12 @@ from fuzz.triage.matrix import MatrixWork, make_case, read_results
 from fuzz.triage.matrix_run import MatrixPlan, run_matrix
 from fuzz.triage.triage import in_order, is_waiting
 from harness.scenario.scenario import load
+from harness.vm.build.prepare import prepare
 from harness.vm.cache import default_root
-from harness.vm.config import DEFAULT_TARGET
+from harness.vm.config import DEFAULT_TARGET, load_config
 from tests.support.postgres import server
 from tests.vm.clustering import campaign, check_nothing_lost, fleet, kill_again_and_again
+from tests.vm.crashing import BRK, EL1, crashing
 
 REGRESSIONS = CORPUS / "regressions"
 
@@ -115,6 +117,25 @@ def test_a_node_says_which_target_it_cannot_run(tmp_path: Path) -> None:
     result = read_answer(task, actor.cells(task.question), "here")
     assert result.unable and not result.cells and str(tmp_path) in result.words
     actor.stop()
+
+
+def test_memory_of_lost_machines_and_kernels_are_with_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kernel that dies: the finding names a dump that is there, and what the node had is there for others."""
+    kernel = crashing(prepare(load_config("kvm-nvhe")).kernel, EL1, BRK, tmp_path)
+    files, out = tmp_path / "files", tmp_path / "out"
+    argv = ["fuzz", "--cluster", "local", "--jobs", "1", "--seconds", "30", "--quiet", "--out", str(out)]
+    assert main([*argv, "--target", "kvm-nvhe", "--kernel", str(kernel), "--files", str(files)]) in (1, 3)
+    capsys.readouterr()
+    crashes = [story for story in read_stories(Store(Database(default_url(out)), FINDINGS))[0] if story.crash]
+    assert crashes
+    for story in crashes:
+        assert story.crash is not None and story.crash.remains.dump is not None
+        url = story.crash.remains.dump.path
+        assert url.startswith(f"file://{files}/dumps/")
+        assert Path(url.removeprefix("file://")).read_bytes()[:12] == b"makedumpfile"
+        assert main(["findings", "show", story.id, "--campaign", str(out)]) == 0 and url in capsys.readouterr().out
+    given = {path.name.partition("-")[0] for path in (files / "built" / "archives").iterdir()}
+    assert "guest" in given and given & {"kernel", "image"}
 
 
 def test_a_node_says_what_it_cannot_do(tmp_path: Path) -> None:

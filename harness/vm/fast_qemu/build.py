@@ -176,11 +176,11 @@ def _original(tree: Path, name: str, originals: Path) -> str:
 def run_ninja(
     build: Path, target: str, progress: Progress = quiet, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Build a target; progress shows steps and seconds left.  SetupError has the compiler's first complaint."""
+    """Build a target; progress shows the steps.  SetupError has the compiler's first complaint."""
     environment = {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}
     argv = ["setpriv", "--pdeathsig", "TERM", "--", "ninja", "-C", str(build), target]
     said: list[str] = []
-    begin = last = clock()
+    last = clock()
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -198,15 +198,9 @@ def run_ninja(
                     said.append(line)
                 elif clock() - last >= REPORT_SECONDS:
                     last = clock()
-                    progress(f"building QEMU: {time_left(int(step[1]), int(step[2]), last - begin)}")
+                    progress(f"{step[1]} of {step[2]} steps of QEMU's build")
         except BaseException:
             ninja.terminate()  # it ends its compilers
             raise
     if ninja.returncode != 0:
         raise SetupError(f"building QEMU failed: {reason_line(''.join(said)) or f'exit status {ninja.returncode}'}")
-
-
-def time_left(done: int, steps: int, seconds: float) -> str:
-    """Return how a build stands in words, after so many seconds."""
-    left = seconds * (steps - done) / max(1, done)
-    return f"{done} of {steps} steps, about {max(10, round(left, -1)):.0f} s left"

@@ -26,7 +26,9 @@ def files(tmp_path: Path) -> Path:
 
 def test_all_files_are_checked(files: Path, capsys: Capture) -> None:
     assert main(["lint", str(files)]) == ExitStatus.USAGE
-    first, second, sum_ = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    first, second, sum_ = out.splitlines()
+    assert err == "", "what a check finds is its result"
     assert first.startswith(f"{files / 'a.scn'}:4: error: unknown step 'dance'")
     assert second.startswith(f"{files / 'b.scn'}:4: warning: `set x3 0x7` is delayed: `movz x3, 0x5` does not trap")
     assert sum_ == "1 error, 1 warning"

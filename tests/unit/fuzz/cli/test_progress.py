@@ -34,6 +34,20 @@ def test_the_remaining_time(capsys: Capture) -> None:
     ]
 
 
+def test_another_work_begins_anew(capsys: Capture) -> None:
+    """Its numbers may go on from those of the work before, and a total may become lower."""
+    show = progress_printer("setup", iter(range(0, 1000, 10)).__next__)
+    for line in ("1 of 9 steps", "3 of 7 steps", "5 of 40 scenarios", "6 of 40 scenarios", "5 of 40 scenarios"):
+        show(line)
+    assert capsys.readouterr().err.splitlines() == [
+        "setup: 1 of 9 steps",
+        "setup: 3 of 7 steps (0:20 left)",
+        "setup: 5 of 40 scenarios",
+        "setup: 6 of 40 scenarios (5:40 left)",
+        "setup: 5 of 40 scenarios",
+    ]
+
+
 def test_a_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     with bar("replay", 2, shown=True) as done:
         done()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.cluster.left_behind import DUMPS, hold, remove, settle
+from fuzz.cluster.left_behind import hold, remove, settle
 from fuzz.store.database import Database, default_url
+from fuzz.store.dumps import DUMPS
 from fuzz.store.findings import FINDINGS, Store
 from harness.errors import InputError
 from tests.unit.harness.findings.test_finding import finding
@@ -30,14 +31,14 @@ def test_dead_nodes_are_settled(tmp_path: Path) -> None:
     (two / DUMPS).mkdir()
     (two / DUMPS / "memory").write_text("x")
     assert b"secret" not in (other / "store").read_bytes()
-    assert settle(tmp_path, store, own) == 2
+    assert settle(tmp_path, store, but=own) == 2
     kept = Store(Database(store), FINDINGS)
     assert {kept.load(id_).signature[1] for id_ in kept.ids()} == {"one", "two"}
     assert not one.exists() and not two.exists()
     (memory,) = two.parent.glob(f"{DUMPS}-two/*")
     assert memory.read_text() == "x", "memory dumps are nowhere else"
     assert own.exists() and other.exists()
-    assert settle(tmp_path, store, own) == 0
+    assert settle(tmp_path, store, but=own) == 0
 
 
 def test_a_node_that_lives_is_left_alone(tmp_path: Path) -> None:

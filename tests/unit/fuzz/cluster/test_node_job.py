@@ -18,7 +18,9 @@ ROW = json.loads(JOB.to_json())
 
 
 def test_a_job_comes_back_as_it_was() -> None:
-    full = NodeJob("a", "b", TargetOptions("t", "low", Path("/k")), 64, 0, "s", "kvm", ("/one", "/two"))
+    full = NodeJob(
+        "a", "b", TargetOptions("t", "low", Path("/k")), 64, 0, "s", "kvm", ("/one", "/two"), "s3://b/x", "12"
+    )
     for job in (JOB, full):
         assert NodeJob.from_json(job.to_json()) == job
     assert JOB.place(Path("/cache")) == Path("/cache/cluster/ab12/cd34")

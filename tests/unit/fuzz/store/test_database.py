@@ -28,8 +28,8 @@ from harness.errors import InputError
 from harness.findings.finding import Tries
 from harness.report.campaign_data import Sample
 from harness.scenario.scenario import Scenario, Step, format_scenario
+from tests.support.fake_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.support.postgres import TABLES, server
-from tests.unit.fuzz.campaign.test_worker import DIVERGENCE, TEXT, checked, make_worker
 from tests.unit.harness.findings.test_finding import finding
 
 KILLS = int(os.environ.get("SHADOWFUZZ_KILLS", "200"))

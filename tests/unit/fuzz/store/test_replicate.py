@@ -10,7 +10,8 @@ import pytest
 
 from fuzz.store.database import Access, Database, StoreError, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
-from fuzz.store.replicate import Carrier, is_better, is_tried
+from fuzz.store.replicate import Carrier, is_better, is_reachable, is_tried
+from harness.errors import Dump
 from harness.findings.finding import Tries
 from harness.scenario.scenario import Scenario, Step, format_scenario
 from harness.vm.crash import CRASH, to_text
@@ -119,5 +120,10 @@ def test_a_crash_that_was_tried_is_described_better(tmp_path: Path) -> None:
 
 
 def test_which_description_is_better() -> None:
-    assert is_better((False, 1), (False, 2)) and not is_better((False, 2), (False, 2))
-    assert is_better((True, 9), (False, 2)) and not is_better((False, 1), (True, 9))
+    tried, untried = to_text(REPORT), to_text(replace(REPORT, again=None))
+    reachable = to_text(replace(REPORT, again=None, remains=replace(REPORT.remains, dump=Dump("s3://b/1", 1, 1, 0.1))))
+    assert is_better((untried, 1), (untried, 2)) and not is_better((untried, 2), (untried, 2))
+    assert is_better((tried, 9), (untried, 2)) and not is_better((untried, 1), (tried, 9))
+    assert is_better((reachable, 2), (untried, 2)) and not is_better((untried, 2), (reachable, 2))
+    assert is_better((untried, 1), (reachable, 2)) and is_better((tried, 2), (reachable, 2))
+    assert is_reachable(reachable) and not is_reachable(tried) and not is_reachable("{}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fuzz.cli.main import main
 from fuzz.targets.observation import signatures
 from fuzz.targets.options import TargetOptions
 from fuzz.targets.runner import MAX_LOSSES
@@ -21,6 +22,7 @@ from fuzz.triage.confirm import ConfirmPlan, as_json, confirm, stages_of
 from fuzz.triage.minimise import minimise
 from harness.arch.cpu_models import cpu_model
 from harness.errors import InputError, VmLost
+from harness.exit_status import ExitStatus
 from harness.findings.check import check
 from harness.findings.checked import CheckResult, signature
 from harness.findings.finding import Subject, Tries, signature_text
@@ -138,11 +140,16 @@ def test_two_targets_are_not_run_on_other_emulators(target: Recorded, monkeypatc
     assert confirm(pair, FILE, None, ConfirmPlan(1, 0, emulators=True), ignore)
 
 
-def test_nothing_unexplained_gives_no_result(target: Recorded) -> None:
+@pytest.mark.parametrize("command", ["confirm", "minimise"])
+@pytest.mark.parametrize("wanted", [(), ("--signature", "host.pc/RESET")])
+def test_a_scenario_that_shows_nothing_is_wrong_input(
+    target: Recorded, command: str, wanted: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both commands take a scenario with a divergence; that it has none is no success of theirs."""
     target.trace = Trace((), "ok", 0, False)
-    assert confirm(OPTIONS, FILE, None, ONCE, ignore) == ()
-    with pytest.raises(InputError, match="nothing to minimise"):
-        minimise(OPTIONS, FILE, None, ignore)
+    assert main([command, str(FILE), *wanted]) == ExitStatus.USAGE
+    out, err = capsys.readouterr()
+    assert out == "" and f"{FILE}: shows no unexplained divergence and no alarm" in err
 
 
 def test_a_file_is_minimised_for_its_first_divergence(target: Recorded) -> None:

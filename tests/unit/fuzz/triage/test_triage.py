@@ -42,7 +42,7 @@ def test_triage_keeps_the_simplest_with_its_rate(monkeypatch: pytest.MonkeyPatch
     with targets_of(fake) as it:
         assert triage(database, it, TriagePlan(7), said.append) == 1
         assert triage(database, it, TriagePlan(7), said.append) == 0, "done before"
-    assert said[0].startswith("1 of 1, 0 s left: ") and "3 steps -> 0" in said[0]
+    assert said[0].startswith("1 of 1: ") and "3 steps -> 0" in said[0]
     assert said[1].startswith("1 finding in ")
     assert said[-1] == f"nothing to do on {SUBJECT.target}; there are findings of another"
     entry = store.entry(finding_id("divergence", KEY, SUBJECT))
@@ -65,7 +65,7 @@ def test_triage_begins_with_new_findings(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with targets_of(FakeExecutor([]), subject) as it:
         assert triage(Database(default_url(tmp_path)), it, TriagePlan(5), said.append) == 9
     assert [finding_id("divergence", kept, subject) in line for line in said[:9]] == [False] * 8 + [True]
-    assert [line.split(",")[0] for line in said[:9]] == [f"{i} of 9" for i in range(1, 10)]
+    assert [line.split(":")[0] for line in said[:9]] == [f"{i} of 9" for i in range(1, 10)]
 
 
 def test_findings_with_one_minimal_scenario_are_one_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,21 +82,6 @@ def test_findings_with_one_minimal_scenario_are_one_problem(monkeypatch: pytest.
         assert triage(Database(default_url(tmp_path)), it, TriagePlan(3), said.append) == 2
     assert "2 problems before, 1 problem now" in said[-1]
     assert "3 steps -> 0" in said[0] and "8 steps -> 0, 1 tries" in said[1], "it begins with the result of the first"
-
-
-def test_the_remaining_time_is_estimated_from_earlier_findings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fuzz.store.kept_findings.load_config", lambda name: SimpleNamespace(cpu="cortex-a72"))
-    store = Store(Database(default_url(tmp_path)), FINDINGS)
-    for i in range(4):
-        key = ("host", f"new{i}", "RESET", "")
-        store.add(Finding("divergence", key, SUBJECT, (), 0, Tries(1, 1), Tries(1, 1), "2026"), SCENARIO)
-    clock = iter(range(0, 10_000, 100))
-    said: list[str] = []
-    with targets_of(FakeExecutor([])) as it:
-        triage(Database(default_url(tmp_path)), it, TriagePlan(1), said.append, lambda: float(next(clock)))
-    assert [line.split(":")[0] for line in said[:4]] == [
-        *("1 of 4, 5 min left", "2 of 4, 3 min left", "3 of 4, 2 min left", "4 of 4, 0 s left")
-    ]
 
 
 def test_a_finding_that_is_not_reproduced_stays_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
