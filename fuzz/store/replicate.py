@@ -179,14 +179,11 @@ def is_better(mine: tuple[str, int], theirs: tuple[str, int]) -> bool:
 
 def _count(access: Access, counts: Mapping[Key, int], node: str) -> None:
     """Make a node's parts of counts what they are now: with few statements, because others wait for the rows."""
-    sql = "SELECT node, shelf, id, count FROM shares WHERE node = :node"
+    sql, only = "SELECT node, shelf, id, count FROM shares WHERE node = :node", {"node": node}
     if len(counts) == 1:
-        ((shelf, id_),) = counts
-        rows, _ = access.readable_rows(
-            "shares", f"{sql} AND shelf = :shelf AND id = :id", node=node, shelf=shelf, id=id_
-        )
-    else:
-        rows, _ = access.readable_rows("shares", sql, node=node)
+        sql += " AND shelf = :shelf AND id = :id"
+        only |= dict(zip(("shelf", "id"), next(iter(counts)), strict=True))
+    rows, _ = access.readable_rows("shares", sql, **only)
     before = {(row["shelf"], row["id"]): row["count"] for row in rows}
     more = [
         {"node": node, "shelf": key[0], "id": key[1], "count": count, "more": count - before.get(key, 0)}
