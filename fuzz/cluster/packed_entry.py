@@ -198,5 +198,6 @@ def _link(work: Path, name: str, target: str) -> None:
 
 def _is_below(path: Path, work: Path) -> bool:
     with suppress(OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
-        return path.resolve().is_relative_to(work.resolve())
+        end = path.resolve()
+        return end.is_relative_to(work.resolve()) and not end.is_symlink()  # from 3.13 on a circle ends at a link
     return False
