@@ -70,6 +70,11 @@ class Interrupt:
             return True
         return False if self.line is False and self.latch is False else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is certainly neither pending nor active."""
+        return self.latch is False and self.line is False and self.active is False
+
     def set_line(self, level: bool) -> None:
         """Raise or lower its input (KVM API 4.25: an edge is a 1 and then a 0)."""
         if level and self.edge is not False:
@@ -322,7 +327,7 @@ class Gic:
         interface.acknowledged, interface.ended = set(), set()
         again, many, active, surely = set(), 0, 0, 0
         for (owner, intid), irq in self.irqs.items():
-            if owner not in (-1, vcpu):
+            if owner not in (-1, vcpu) or irq.idle:
                 continue
             forwarded = self.forwarded(irq, vcpu)
             many += forwarded is not False or irq.active is not False

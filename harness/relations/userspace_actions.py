@@ -73,8 +73,13 @@ class Order(NamedTuple):
     serror_at_once: bool = False
 
 
+_ONE = (Order(),)
+
+
 def orders_of(round_: Round) -> tuple[Order, ...]:
     """Return the orders in which KVM may have done a round's actions: one if userspace asked for no exception."""
+    if not round_.host_actions:  # most rounds
+        return _ONE
     ops = [host.op for host in round_.host_actions if not host.error]
     aborts = _aborts_at_once(ops, round_) if OP_ABORT in ops else (False,)
     serrors = _serrors_at_once(ops, round_) if OP_SERROR in ops else (False,)
@@ -109,6 +114,8 @@ def apply_userspace(state: ExpectedState, round_: Round, order: Order) -> str:
 
     Returns the reason why the state is not determined; an empty text if it is.
     """
+    if not round_.host_actions and round_.exit_class != "DABT_LOW":
+        return ""
     actions = _Actions(state, round_, order)
     for host in round_.host_actions:
         if host.op == OP_RESET:
