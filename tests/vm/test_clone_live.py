@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.targets.options import TargetOptions
+from fuzz.targets.target_set import open_targets
 from harness.vm.build.prepare import PreparedTarget, prepare
 from harness.vm.cache import Cache
 from harness.vm.clone import KIND, Clones
-from harness.vm.config import DEFAULT_TARGET, PROJECT, load_config
+from harness.vm.config import DEFAULT_TARGET, PROJECT, list_configs, load_config
 from harness.vm.target import boot
+from tests.vm.runaways import UNDEFINED
 from tests.vm.running import REGRESSIONS, check_all, findings
 
 SCENARIOS = {name: REGRESSIONS[name] for name in ("mmio_load_signed_byte_x", "reset_then_stale_completion")}
@@ -97,3 +100,11 @@ def test_killed_while_the_template_is_made(seconds: float, prepared: PreparedTar
     with boot(CONFIG, prepared, clones=clones) as machine:
         assert findings(check_all(CONFIG.name, SCENARIOS, machine, fresh_vm=True)["mmio_load_signed_byte_x"])
     assert len(clones.cache.entries(KIND)) == 1 and not list((tmp_path / "building").iterdir())
+
+
+@pytest.mark.parametrize("target", list_configs())
+def test_a_guest_that_runs_away_is_ended_in_a_clone(target: str) -> None:
+    """By ticks of the host's timer, which QEMU saves only if it is one of EL1: with VHE it is not."""
+    for _ in range(2):  # the first may have to make the template
+        with open_targets(TargetOptions(target, "spec")) as targets:
+            assert targets.run_and_check(UNDEFINED).checked.status == "runaway"

@@ -262,6 +262,7 @@ static int run_program(void)
 
 static void serve(void)
 {
+	restart_tick();
 	for (;;) {
 		sf_u64 request = __atomic_load_n(&control->request, __ATOMIC_ACQUIRE);
 
