@@ -8,6 +8,7 @@ documentation, "API Reference" and "Built-in Implementations".
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,15 +37,13 @@ class Files:
 
     def put(self, source: Path, name: str) -> str:
         """Write a file, over one that is there; return its URL.  FilesError: it cannot be written."""
-        with self._failing("write", name):
-            files, path = self._open_for_writing(name)
+        with self._failing("write", name), self._replacing(name) as (files, path):
             files.put_file(str(source), path)
         return self.url_of(name)
 
     def put_bytes(self, data: bytes, name: str) -> None:
         """Write a file, over one that is there.  FilesError: it cannot be written."""
-        with self._failing("write", name):
-            files, path = self._open_for_writing(name)
+        with self._failing("write", name), self._replacing(name) as (files, path):
             files.pipe_file(path, data)
 
     def create(self, name: str) -> bool:
@@ -99,6 +98,21 @@ class Files:
         if self.url.partition("://")[0] not in BUCKETS:
             files.makedirs(path.rpartition("/")[0], exist_ok=True)
         return files, path
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[tuple[Any, str]]:
+        """Yield a file system and a path to write; others see the file whole or not at all, as in an object store."""
+        files, path = self._open_for_writing(name)
+        if not self.url.startswith("file:"):
+            yield files, path
+            return
+        part = f"{path}.{uuid.uuid4().hex}.part"
+        try:
+            yield files, part
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
 
     @contextmanager
     def _failing(self, what: str, name: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import uuid
 from pathlib import Path
 
@@ -89,3 +90,21 @@ def test_a_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_directory_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_files("here").url == f"file://{tmp_path}/here"
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Another node may read it at any time."""
+    files, stop, seen = Files(f"file://{tmp_path}"), threading.Event(), set[int]()
+
+    def look() -> None:
+        while not stop.is_set():
+            if (size := files.size("a/b")) is not None:
+                seen.add(size)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for _ in range(30):
+        files.put_bytes(b"x" * 1_000_000, "a/b")
+    stop.set()
+    reader.join()
+    assert seen <= {1_000_000} and [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
