@@ -35,6 +35,10 @@ class Files:
 
     url: str
 
+    @property
+    def _is_local(self) -> bool:
+        return self.url.startswith("file:")
+
     def put(self, source: Path, name: str) -> str:
         """Write a file, over one that is there; return its URL.  FilesError: it cannot be written."""
         with self._failing("write", name), self._replacing(name) as (files, path):
@@ -51,7 +55,10 @@ class Files:
         with self._failing("write", name):
             files, path = self._open_for_writing(name)
             try:
-                files.pipe_file(path, b"", mode="create")
+                if self._is_local:
+                    Path(path).touch(exist_ok=False)  # fsspec looks first and then writes: two could make it
+                else:
+                    files.pipe_file(path, b"", mode="create")
             except FileExistsError:
                 return False
         return True
@@ -103,7 +110,7 @@ class Files:
     def _replacing(self, name: str) -> Iterator[tuple[Any, str]]:
         """Yield a file system and a path to write; others see the file whole or not at all, as in an object store."""
         files, path = self._open_for_writing(name)
-        if not self.url.startswith("file:"):
+        if not self._is_local:
             yield files, path
             return
         part = f"{path}.{uuid.uuid4().hex}.part"

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,15 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert seen <= {1_000_000} and [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_one_of_many_makes_a_file(tmp_path: Path) -> None:
+    files, barrier = Files(f"file://{tmp_path}"), threading.Barrier(8)
+
+    def make(number: int) -> bool:
+        barrier.wait()
+        return files.create(f"a/{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(50):
+            assert sum(pool.map(make, [number] * 8)) == 1
