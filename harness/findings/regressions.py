@@ -23,6 +23,8 @@ from harness.relations.errata import SHARED, Rule, TargetErrata, rule_of
 from harness.relations.gic_errata import GIC_RULES, GicRule
 
 NEW = "new"
+PROTECTED = "protected"
+"""The mode of KVM, as in :attr:`Regression.releases`."""
 ANY = "*"
 """In place of a signature's exit class or helper: the cause does not depend on it."""
 
@@ -61,7 +63,7 @@ class Regression:
         if target == self.elsewhere:
             return True
         configuration, _, kernel = target.partition("%")[0].partition("@")
-        spans = self.releases.get(configuration.rpartition("-")[2])
+        spans = self.releases.get(_mode(configuration))
         if not kernel[:1].isdigit() or spans is None:
             return configuration in self.targets
         return any(_is_within(kernel, span) for span in spans)
@@ -133,6 +135,11 @@ def explaining(
     return tuple(row.id for row in kept if row.is_on(target) and row.shows(text, shown))
 
 
+def _mode(target: str) -> str:
+    """Return the mode of KVM in a target: the end of its configuration's name."""
+    return target.partition("%")[0].partition("@")[0].rpartition("-")[2]
+
+
 def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
     """Return the kept findings of a target, those with a rule and the others.
 
@@ -140,7 +147,10 @@ def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
     """
     rows = tuple(kept)
     here = [row for row in rows if row.is_on(target)]
-    every = frozenset(SHARED.get(row.id, row.id) for row in rows if rule_of(row.id) is not None)
+    # What protected mode alone has been seen to do is code that does not run in another mode.
+    protected = _mode(target) == PROTECTED
+    possible = (row for row in rows if protected or row.releases.keys() != {PROTECTED})
+    every = frozenset(SHARED.get(row.id, row.id) for row in possible if rule_of(row.id) is not None)
     ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)
     shown = (text.split("/") for row in here if any_rule_of(row.id) is None for text in row.signatures)
     unruled = frozenset((name, rest[0]) for name, *rest in shown if rest)

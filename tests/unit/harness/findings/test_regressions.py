@@ -12,7 +12,8 @@ import pytest
 from fuzz.paths import KEPT
 from harness.errors import InputError
 from harness.findings.finding import Difference, Finding, Subject, Tries
-from harness.findings.regressions import Regression, like, likeness, load_regressions, new_text
+from harness.findings.regressions import Regression, errata_of, like, likeness, load_regressions, new_text
+from harness.relations.errata import NO_DEBUG, SIGN_EXTENDED
 
 ROW = Regression("a", "A.", "Why.", "kvm", "Source.", ("kvm-nvhe",), ("host.esr_el1/IABT_LOW",), ("s",))
 WIDE = replace(ROW, id="wide", ones=0xFFFFFFFF_00000000)
@@ -199,3 +200,10 @@ def test_releases_that_are_none(tmp_path: Path, releases: str) -> None:
     (tmp_path / "expected.toml").write_text(re.sub("releases = .*", f"releases = {releases}", text, count=1))
     with pytest.raises(InputError, match="releases"):
         load_regressions(tmp_path / "expected.toml")
+
+
+def test_errata_of_protected_mode_are_looked_for_in_protected_mode_only() -> None:
+    kept = load_regressions(KEPT)
+    assert NO_DEBUG not in errata_of(kept, "kvm-nvhe").elsewhere | errata_of(kept, "kvm-vhe@7.3.4").elsewhere
+    assert NO_DEBUG in errata_of(kept, "kvm-7.3-protected%qemu-10.0").elsewhere
+    assert SIGN_EXTENDED in errata_of(kept, "kvm-7.3-nvhe").elsewhere, "an erratum of the other modes"
