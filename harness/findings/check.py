@@ -186,9 +186,9 @@ class _Tally:
 
     def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue) -> None:
         """Set the causes among the errata of the divergences from ``begin`` on, all of one round."""
-        if len(self.judged) == begin or not (unexplained := self.unexplained(begin)):
+        found: Iterable[Divergence] = self.unexplained(begin)
+        if not found:
             return
-        found: Iterable[Divergence] = unexplained
         known = of_a_round(tuple(found), at, errata)
         if known is not None:
             found = with_causes(found, at.round.first, known)

@@ -63,7 +63,7 @@ class Regression:
         if target == self.elsewhere:
             return True
         configuration, _, kernel = target.partition("%")[0].partition("@")
-        spans = self.releases.get(_mode(configuration))
+        spans = self.releases.get(release_mode(configuration))
         if not kernel[:1].isdigit() or spans is None:
             return configuration in self.targets
         return any(_is_within(kernel, span) for span in spans)
@@ -135,8 +135,8 @@ def explaining(
     return tuple(row.id for row in kept if row.is_on(target) and row.shows(text, shown))
 
 
-def _mode(target: str) -> str:
-    """Return the mode of KVM in a target: the end of its configuration's name."""
+def release_mode(target: str) -> str:
+    """Return the key in :attr:`Regression.releases` of a target's mode of KVM: the end of its configuration's name."""
     return target.partition("%")[0].partition("@")[0].rpartition("-")[2]
 
 
@@ -148,7 +148,7 @@ def errata_of(kept: Iterable[Regression], target: str) -> TargetErrata:
     rows = tuple(kept)
     here = [row for row in rows if row.is_on(target)]
     # What protected mode alone has been seen to do is code that does not run in another mode.
-    protected = _mode(target) == PROTECTED
+    protected = release_mode(target) == PROTECTED
     possible = (row for row in rows if protected or row.releases.keys() != {PROTECTED})
     every = frozenset(SHARED.get(row.id, row.id) for row in possible if rule_of(row.id) is not None)
     ruled = frozenset(SHARED.get(row.id, row.id) for row in here if rule_of(row.id) is not None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from harness.coverage.exercised_rules import rules_at
-from harness.findings.regressions import Regression, modes_by_spans
+from harness.findings.regressions import Regression, modes_by_spans, release_mode
 from harness.findings.release_history import sentences
 from harness.findings.verdict import rate_text, together
 from harness.handover.shown import Shown, needed_steps, steps_done
@@ -158,7 +158,7 @@ def _spans(row: Regression, rows: Sequence[Regression], everywhere: bool) -> Ite
     bad = [target for target in TARGETS if target in row.targets]
     if not row.releases and (bad or row.elsewhere):
         yield f"bad: {', '.join(map(without_targets, bad or [row.elsewhere]))}"
-    alike = [target for target in TARGETS if not row.releases or target.rpartition("-")[2] in row.releases]
+    alike = [target for target in TARGETS if not row.releases or release_mode(target) in row.releases]
     if good := [target for target in alike if bad and target not in bad and not everywhere]:
         yield f"good: {', '.join(map(without_targets, good))}"
     named = {each.id: each for each in rows}

@@ -15,9 +15,7 @@ from harness.arch.registers import NAMES
 from harness.guest.predict_run import STEP_SHOWS
 from harness.relations import contract
 from harness.relations.divergence import Divergence, Unchecked, different
-from harness.relations.errata import (
-    NONE,
-)
+from harness.relations.errata import NONE
 from harness.relations.exit_handling import apply_exit
 from harness.relations.expected_state import ExpectedState
 from harness.relations.userspace_actions import Order, apply_reset, apply_userspace, orders_of
