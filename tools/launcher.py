@@ -4,6 +4,8 @@
 That line starts Python without site packages, which takes milliseconds.  It blocks SIGINT and executes the full Python:
 an interrupt stays pending until :func:`fuzz.cli.main.main` handles it with a line and status 130.  Without this, an
 interrupt during Python's own start ends with a traceback and status 1.
+
+A process that multiprocessing spawned runs this file under another name before it begins its work: it has no command.
 """
 
 import sys
@@ -16,6 +18,13 @@ if sys.flags.no_site:
 
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
-from fuzz.cli.main import main
+if __name__ == "__main__":
+    from fuzz.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+else:
+    import os
+
+    from fuzz.compiled.use import use_compiled
+
+    use_compiled(os.environ)

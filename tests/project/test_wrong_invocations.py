@@ -12,7 +12,6 @@ import select
 import shlex
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from fuzz.cli.tree import leaves
 from harness import input_file, output_file
 from harness.errors import SetupError
 from harness.exit_status import ExitStatus
+from tests.support.commands import launcher
 from tests.support.kept import filled
 from tests.support.paths import ROOT
 
@@ -136,14 +136,6 @@ def test_one_clear_line(line: str, says: str, words: dict[str, str], capsys: Cap
 
 
 # As processes.
-
-
-def launcher(tmp_path: Path) -> Path:
-    """Write the script that tools/setup.sh writes to the virtual environment."""
-    path = tmp_path / "shadowfuzz"
-    path.write_text(f"#!{sys.executable} -IS\n{(ROOT / 'tools/launcher.py').read_text()}")
-    path.chmod(0o755)
-    return path
 
 
 PRINTING = (

@@ -4,22 +4,28 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fuzz.cli.main import main
 from harness.vm.config import CONFIG_DIR, DEFAULT_TARGET
+from tests.support.commands import launcher
 from tests.support.paths import ROOT
 
 
-def test_a_short_benchmark(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_short_benchmark(tmp_path: Path) -> None:
+    """As it is installed: its workers are spawned, and run the script of the command before their own work."""
     plot = tmp_path / "bench.svg"
     config = tmp_path / "mine.toml"
     config.write_text((CONFIG_DIR / f"{DEFAULT_TARGET}.toml").read_text())
     argv = ["bench", "--target", str(config), "--seconds", "1", "--jobs", "1", "--seed", "3", "--json"]
-    assert main([*argv, "--plot", str(plot)]) == 0
-    result = json.loads(capsys.readouterr().out)
+    done = subprocess.run(
+        [launcher(tmp_path), *argv, "--plot", plot], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert result["target"] == "mine"
     assert [s["mode"] for s in result["samples"]] == ["raw", "recorded", "checked"]
     assert all(s["exits"] > 0 and s["scenarios"] > 0 and s["qemu_seconds"] > 0 for s in result["samples"])
