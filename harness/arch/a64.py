@@ -210,10 +210,13 @@ def is_hvc(word: int) -> bool:
     return word & 0xFFE0_001F == _HVC
 
 
+_IDENTIFIED = tuple((row.mask, row.bits, row) for row in PLAIN)
+
+
 @lru_cache(maxsize=1 << 12)
 def decode_plain(word: int) -> Plain | None:
     """Return the row of :data:`PLAIN` that ``word`` is an instruction of, or None."""
-    row = next((row for row in PLAIN if word & row.mask == row.bits), None)
+    row = next((row for mask, bits, row in _IDENTIFIED if word & mask == bits), None)
     if row is not None and row.sysreg is not None and not system_register(word)[0]:
         return None  # hints, barriers and PSTATE writes share the encoding of MSR
     return row

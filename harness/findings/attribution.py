@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence, Unchecked, joined
-from harness.relations.errata import NONE, RULES, TargetErrata, may_cause
+from harness.relations.errata import NONE, RULES, TargetErrata, claimants, may_cause
 from harness.relations.evidence import RoundEvidence
 from harness.relations.host import PARTIAL
 from harness.relations.registry import OF_A_ROUND
@@ -121,12 +121,17 @@ def _sets(rules: frozenset[str], differing: Mapping[str, str], most: int) -> Ite
     Names added to ``differing`` meanwhile count for the larger sets.
     """
     for size in range(1, most + 1):
-        names = sorted(one for one in rules if _claimed(frozenset({one}), differing))
+        names = sorted(rules & NONE.union(*(claimants(name, kind) for name, kind in differing.items())))
         yield from map(frozenset, combinations(names, size))
 
 
-def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErrata) -> Attribution | None:
-    """Return what the errata explain of the divergences of one round, by the relations that predict with rules."""
+def of_a_round(
+    found: Sequence[Divergence], by_rule: frozenset[str], at: RoundEvidence, errata: TargetErrata
+) -> Attribution | None:
+    """Return what the errata explain of the divergences of one round.
+
+    ``by_rule`` are the names of those that the relations found which predict with rules, too.
+    """
 
     def again(chosen: frozenset[str]) -> frozenset[str] | None:
         evidence = at._replace(errata=chosen)
@@ -135,7 +140,6 @@ def of_a_round(found: Sequence[Divergence], at: RoundEvidence, errata: TargetErr
         unknown = any(isinstance(one, Unchecked) and one.why not in PARTIAL for one in compared)
         return differing if differing or not unknown else None
 
-    by_rule = again(NONE) or NONE
     return attribute({one.name: one.exit_class for one in found if one.name in by_rule}, again, errata)
 
 

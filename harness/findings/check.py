@@ -38,23 +38,16 @@ OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
 OF_THE_MODEL = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
 _Found = tuple[Divergence | Unchecked, ...]
+LookUp = Callable[[Divergence], Known | None]
+"""Look up a divergence in a catalogue."""
 
 
 def unexplained(_: Divergence) -> None:
     """Explain nothing: no catalogue covers the divergences of a relation without a model."""
 
 
-def explained_by(catalogue: Catalogue, at: RoundEvidence) -> Callable[[Divergence], Known | None]:
-    """Return a function that looks up a divergence of one round in the catalogue; the first call prepares it."""
-    explain: Callable[[Divergence], Known | None] | None = None
-
-    def look_up(divergence: Divergence) -> Known | None:
-        nonlocal explain
-        if explain is None:
-            explain = catalogue.explainer(at.round, at.prediction, at.lossy)
-        return explain(divergence)
-
-    return look_up
+def _no_catalogue() -> LookUp:
+    return unexplained
 
 
 def _with_basis(found: Iterable[Divergence | Unchecked], round_: Round | None = None) -> _Found:
@@ -75,17 +68,29 @@ def _names(of_runs: _OfRuns) -> Mapping[int, frozenset[str]]:
 
 @dataclass
 class _Tally:
-    """The results of a check so far; ``listener`` gets every comparison."""
+    """The results of a check so far; ``listener`` gets every comparison.
+
+    ``compared`` counts the comparisons by the relations that they count for, ``skipped`` those that could not be made,
+    by relation.
+    """
 
     listener: ComparisonListener | None
-    relations: Counter[str] = field(default_factory=Counter)
+    compared: dict[tuple[str, ...], int] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
     unchecked: Counter[str] = field(default_factory=Counter)
     undefined: Counter[str] = field(default_factory=Counter)
     judged: list[ExplainedDivergence] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-    attempted: Counter[str] = field(default_factory=Counter)
     incomplete: Counter[str] = field(default_factory=Counter)
     stood_in: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def relations(self) -> Counter[str]:
+        """The number of comparisons made, by relation."""
+        made: Counter[str] = Counter()
+        for names, times in self.compared.items():
+            made.update(dict.fromkeys(names, times))
+        return made
 
     def notify(self, families: tuple[str, ...], event: int, skipped_because: str = "") -> None:
         """Report to the listener that each of ``families`` was compared at an event, or why it was not."""
@@ -98,7 +103,7 @@ class _Tally:
         what = ", ".join(families)
         self.unchecked[f"{what}: {why}"] += 1
         self.gaps.append(Gap(what, why, event))
-        self.attempted.update(families)
+        self.skipped.update(families)
         self.incomplete.update(families)
         if event is not None:
             self.notify(tuple(dict.fromkeys(family.partition(".")[0] for family in families)), event, why)
@@ -107,7 +112,7 @@ class _Tally:
         """Count that the model is undefined at an event."""
         self.undefined[why] += 1
         self.gaps.append(Gap(", ".join(OF_THE_MODEL), f"the model is undefined: {why}", event))
-        self.attempted.update(OF_THE_MODEL)
+        self.skipped.update(OF_THE_MODEL)
         self.incomplete.update(OF_THE_MODEL)
         self.notify(OF_THE_MODEL, event, f"the model is undefined: {why}")
 
@@ -116,14 +121,17 @@ class _Tally:
         relations: Iterable[Relation[Evidence]],
         evidence: Evidence,
         event: int | None,
-        explain: Callable[[Divergence], Known | None] = unexplained,
-    ) -> None:
+        catalogue: Callable[[], LookUp] = _no_catalogue,
+    ) -> frozenset[str]:
         """Compare by rows of the registry; ``event`` is where, None for a whole trace.
 
-        ``explain`` looks up the divergences of a row for which the model predicts.
+        ``catalogue`` returns the look-up for the rows for which the model predicts; it is called only if they find a
+        divergence.  Returns the names of the divergences of the rows that predict with errata switched on, too.
         """
-        whole: set[str] = set()
+        whole: list[Relation[Evidence]] = []
         impossible: list[tuple[Relation[Evidence], str]] = []
+        look_up: LookUp | None = None
+        by_rule = NONE
         for relation in relations:  # several an exit
             if relation.applies is not None and not relation.applies(evidence):
                 continue
@@ -131,37 +139,46 @@ class _Tally:
                 impossible.append((relation, why))
                 continue
             found = tuple(relation.compare(evidence))
-            if found and not relation.by_model:
+            if relation.counted:
+                self.count(relation, 1 if relation.times is None else relation.times(evidence), event)
+            if found and relation.by_model:
+                look_up = look_up or catalogue()
+                complete = self.take(relation, found, event, look_up)
+            elif found:
                 found = _with_basis(found, evidence.round if isinstance(evidence, RoundEvidence) else None)
-            times = 1 if relation.times is None else relation.times(evidence)
-            if self.take(relation, found, times, event, explain if relation.by_model else unexplained):
-                whole.update(relation.counted)
+                complete = self.take(relation, found, event)
+                if relation.by_rule:
+                    by_rule |= {one.name for one in found if isinstance(one, Divergence)}
+            if not found or complete:
+                whole.append(relation)
         for relation, why in impossible:
-            if relation.stand_in in whole:
+            if any(relation.stand_in in row.counted for row in whole):
                 self.stood_in[f"{relation.name}: {why}, {relation.stand_in} compares the same registers"] += 1
                 if event is not None:
                     self.notify((relation.family,), event, why)
             else:
                 self.skip((relation.name,), event, why)
+        return by_rule
+
+    def count(self, relation: Relation[Evidence], times: int, event: int | None) -> None:
+        """Count comparisons that were made."""
+        self.compared[relation.counted] = self.compared.get(relation.counted, 0) + times
+        if self.listener is not None and event is not None:
+            self.notify((relation.family,), event)
+
+    def take_run(self, relation: Relation[RunEvidence], found: _Found, event: int) -> None:
+        """Count the result of a relation of runs, of the run that ended at an event."""
+        self.count(relation, 1, event)
+        self.take(relation, _with_basis(found), event)
 
     def take(
-        self,
-        relation: Relation[Evidence],
-        found: tuple[Divergence | Unchecked, ...],
-        times: int,
-        event: int | None,
-        explain: Callable[[Divergence], Known | None] = unexplained,
+        self, relation: Relation[Evidence], found: _Found, event: int | None, look_up: LookUp = unexplained
     ) -> bool:
-        """Count the results of a relation; return whether nothing was left out."""
-        for name in relation.counted:
-            self.relations[name] += times
-            self.attempted[name] += times
-        if event is not None and relation.counted:
-            self.notify((relation.family,), event)
+        """Keep what a relation found; return whether nothing was left out."""
         whole = True
         for one in found:
             if isinstance(one, Divergence):
-                self.judged.append(ExplainedDivergence(one, explain(one)))
+                self.judged.append(ExplainedDivergence(one, look_up(one)))
                 continue
             whole = False
             self.unchecked[f"{one.what}: {one.why}"] += 1
@@ -184,12 +201,14 @@ class _Tally:
             for judged in self.judged[begin:]
         ]
 
-    def attribute(self, begin: int, at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue) -> None:
+    def attribute(
+        self, begin: int, by_rule: frozenset[str], at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue
+    ) -> None:
         """Set the causes among the errata of the divergences from ``begin`` on, all of one round."""
         found: Iterable[Divergence] = self.unexplained(begin)
         if not found:
             return
-        known = of_a_round(tuple(found), at, errata)
+        known = of_a_round(tuple(found), by_rule, at, errata)
         if known is not None:
             found = with_causes(found, at.round.first, known)
         look_up = partial(catalogue.explainer, at.round, at.prediction, at.lossy)
@@ -238,14 +257,14 @@ def check(
         evidence = RoundEvidence(round_, prediction, lossy, run, copy, gic, trace.events)
         if gic is not None:
             compared.append(evidence)
-        explain = explained_by(catalogue, evidence)
         begin = len(tally.judged)
-        tally.compare(rows, evidence, round_.first, explain)
-        if attributes:
-            tally.attribute(begin, evidence, errata, catalogue)
+        look_up = partial(catalogue.explainer, round_, prediction, lossy)
+        by_rule = tally.compare(rows, evidence, round_.first, look_up)
+        if attributes and len(tally.judged) > begin:
+            tally.attribute(begin, by_rule, evidence, errata, catalogue)
     begin = len(tally.judged)
     for of_run, event, found in of_runs:
-        tally.take(of_run, _with_basis(found), 1, event)
+        tally.take_run(of_run, found, event)
     whole = TraceEvidence(indexed, codes, runs, gic, cpu)
     tally.compare(OF_A_TRACE, whole, None)
     if attributes and (unexplained_here := tally.unexplained(begin)):
@@ -253,17 +272,18 @@ def check(
     if errata.gic and tally.judged:
         scene = Scene(indexed, codes, cpu, None if gic is None else compared)
         tally.judged = attribute_gic(tally.judged, scene, errata.gic)
+    relations = tally.relations
     return CheckResult(
         trace.status,
         trace.dropped,
         Counter(event.exit_class for event in trace.events if event.kind == EXIT and isinstance(event, Switch)),
-        tally.relations,
+        relations,
         tuple(tally.judged),
         tally.unchecked,
         tally.undefined,
         tuple(paths),
         tuple(tally.gaps),
-        tally.attempted,
+        relations + tally.skipped,
         tally.incomplete,
         tally.stood_in,
     )

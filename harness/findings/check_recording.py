@@ -22,14 +22,13 @@ from harness.arch import exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.registers import INDEX
 from harness.findings.attribution import by_catalogue, of_a_round, with_causes
-from harness.findings.check import explained_by
 from harness.findings.checked import signature
 from harness.findings.known_divergences import Catalogue, Known
 from harness.model.memoised_replay import memoised_replay
 from harness.model.prediction import Prediction
 from harness.relations.basis import basis_of
 from harness.relations.divergence import Divergence, Unchecked
-from harness.relations.errata import NO_ERRATA, TargetErrata
+from harness.relations.errata import NO_ERRATA, NONE, TargetErrata
 from harness.relations.evidence import RoundEvidence
 from harness.relations.mmio import mmio_exit_of
 from harness.relations.registry import OF_A_ROUND, Relation
@@ -171,7 +170,7 @@ def _check_turn(
     at = RoundEvidence(round_, next(iter(predictions.values())), against.lossy)
     contract = _compare(BY_CONTRACT, at)
     of_contract = tuple(one._replace(basis=basis_of(one, round_)) for one in contract.found)
-    known = of_a_round(of_contract, at, errata) if of_contract and errata != NO_ERRATA else None
+    known = of_a_round(of_contract, contract.by_rule, at, errata) if of_contract and errata != NO_ERRATA else None
     for level, tally in tallies.items():
         at = at._replace(prediction=predictions[level])
         model = _compare(BY_MODEL, at)
@@ -188,10 +187,10 @@ def _check_turn(
         if not of_contract and not model.found:
             continue
         catalogue = against.catalogues[level]
-        found: Iterable[Divergence] = (
-            *of_contract,
-            *_unexplained(model.found, explained_by(catalogue, at), tally.known),
-        )
+        found: Iterable[Divergence] = of_contract
+        if model.found:
+            explain = catalogue.explainer(round_, at.prediction, at.lossy)
+            found = (*of_contract, *_unexplained(model.found, explain, tally.known))
         if known is not None:
             found = with_causes(found, round_.first, known)
         if errata != NO_ERRATA:
@@ -202,15 +201,19 @@ def _check_turn(
 
 
 class _Compared(NamedTuple):
-    """What some relations found in one turn of the host, which of them are counted, and what could not be compared."""
+    """What some relations found in one turn of the host, which of them are counted, and what could not be compared.
+
+    ``by_rule``: the names of what those of them found that predict with errata switched on, too.
+    """
 
     found: list[Divergence]
     relations: list[str]
     unchecked: list[str]
+    by_rule: frozenset[str] = NONE
 
 
 def _compare(relations: Iterable[Relation[RoundEvidence]], at: RoundEvidence) -> _Compared:
-    compared = _Compared([], [], [])
+    compared, by_rule = _Compared([], [], []), set[str]()
     for relation in relations:
         if relation.applies is not None and not relation.applies(at):
             continue
@@ -229,9 +232,11 @@ def _compare(relations: Iterable[Relation[RoundEvidence]], at: RoundEvidence) ->
                 whole = False
             else:
                 compared.found.append(one)
+                if relation.by_rule:
+                    by_rule.add(one.name)
         if whole:
             compared.relations.extend(relation.counted)
-    return compared
+    return compared._replace(by_rule=frozenset(by_rule))
 
 
 def _unexplained(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -239,7 +240,15 @@ class TargetErrata(NamedTuple):
 NO_ERRATA = TargetErrata()
 
 
+@lru_cache(maxsize=1 << 12)
+def claimants(name: str, exit_class: str) -> frozenset[str]:
+    """Return all errata that may be the cause of a divergence of that name (``host.pc``) at an exit of a class."""
+    rules = RULES.items()
+    return frozenset(
+        each for each, rule in rules if name in rule.shows and (rule.classes is None or exit_class in rule.classes)
+    )
+
+
 def may_cause(errata: frozenset[str], name: str, exit_class: str) -> bool:
     """Whether one of the errata may be the cause of a divergence of that name (``host.pc``) at an exit of a class."""
-    rules = (RULES[each] for each in errata)
-    return any(name in r.shows and (r.classes is None or exit_class in r.classes) for r in rules)
+    return not errata.isdisjoint(claimants(name, exit_class))

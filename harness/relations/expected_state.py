@@ -10,7 +10,7 @@ from harness.arch.exceptions import State
 from harness.relations.errata import NONE
 
 
-@dataclass
+@dataclass(slots=True)
 class ExpectedState:
     """The registers that the guest must have, changed by each rule of a round in turn.
 

@@ -34,7 +34,7 @@ def expected_entry_states(
 
     ``walk_level``: of the table entry at which a stage-1 walk met no memory.
     """
-    return tuple(_in_order(round_, walk_level, errata, order) for order in orders_of(round_))
+    return tuple([_in_order(round_, walk_level, errata, order) for order in orders_of(round_)])
 
 
 def _in_order(round_: Round, walk_level: int | None, errata: frozenset[str], order: Order) -> ExpectedState:

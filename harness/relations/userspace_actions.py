@@ -81,6 +81,8 @@ def orders_of(round_: Round) -> tuple[Order, ...]:
     if not round_.host_actions:  # most rounds
         return _ONE
     ops = [host.op for host in round_.host_actions if not host.error]
+    if OP_ABORT not in ops and OP_SERROR not in ops:
+        return _ONE
     aborts = _aborts_at_once(ops, round_) if OP_ABORT in ops else (False,)
     serrors = _serrors_at_once(ops, round_) if OP_SERROR in ops else (False,)
     return tuple(Order(abort, serror) for serror in serrors for abort in aborts)
@@ -125,7 +127,7 @@ def apply_userspace(state: ExpectedState, round_: Round, order: Order) -> str:
     return actions.enter()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Actions:
     """What is pending while userspace's actions are applied to ``state``.
 

@@ -22,6 +22,7 @@ from harness.errors import AgentProtocolError
 
 FORGE_MASK = sum(protocol.FORGE.values())
 _DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
+_VCPU_SHIFT = protocol.FLAGS_VCPU_SHIFT
 MARKS = (1 << protocol.FLAGS_VM_SHIFT) - 1
 
 
@@ -90,7 +91,7 @@ class Switch(NamedTuple):
     @property
     def context(self) -> int:
         """The vCPU whose record it is (number in ``layout.CONTEXTS``)."""
-        return self.marks >> protocol.FLAGS_VCPU_SHIFT
+        return self.marks >> _VCPU_SHIFT
 
     @property
     def exit_class(self) -> str:

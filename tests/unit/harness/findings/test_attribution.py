@@ -82,8 +82,13 @@ def found(round_: Round) -> list[Divergence]:
     return [one for one in compare_entry_state(round_, {}) if isinstance(one, Divergence)]
 
 
+def attributed(round_: Round, errata: TargetErrata) -> Attribution | None:
+    names = frozenset(one.name for one in found(round_))
+    return of_a_round(found(round_), names, RoundEvidence(round_, NO_MODEL, {}), errata)
+
+
 def causes(round_: Round, errata: Iterable[str]) -> Attribution | None:
-    return of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), TargetErrata(frozenset(errata)))
+    return attributed(round_, TargetErrata(frozenset(errata)))
 
 
 def test_what_the_rule_predicts_is_the_erratums() -> None:
@@ -441,12 +446,12 @@ def test_an_erratum_of_another_release_is_named_and_is_new() -> None:
         (0xFFFF_FFFF_0000_0000 | ABORT ^ 1, ANOTHER_CAUSE),
     ):
         round_ = aborted(syndrome)
-        known = of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere)
+        known = attributed(round_, elsewhere)
         assert known is not None
         (caused,) = with_causes(found(round_), round_.first, known)
         assert caused.cause == cause and signature(caused)[-1] == cause, "a cluster of its own, like nothing kept"
     walk = as_the_rule_has_it(NO_WALK_ABORT)
-    own = of_a_round(found(walk), RoundEvidence(walk, NO_MODEL, {}), elsewhere)
+    own = attributed(walk, elsewhere)
     assert own is not None and own.errata == {NO_WALK_ABORT} and not own.elsewhere
 
 
@@ -454,7 +459,7 @@ def test_a_rule_of_another_release_claims_nothing() -> None:
     """What it does not predict is not said to have another cause: the target was not said to have it."""
     round_ = aborted(ABORT ^ 1)
     elsewhere = TargetErrata(elsewhere=frozenset({SIGN_EXTENDED}))
-    assert of_a_round(found(round_), RoundEvidence(round_, NO_MODEL, {}), elsewhere) is None
+    assert attributed(round_, elsewhere) is None
 
 
 BOTH = frozenset({RESET_KEEPS_ABORT, RESET_COMPLETES})
