@@ -2,7 +2,8 @@
 """Run a scenario again that shows unexplained divergences, and keep those that are seen again as findings.
 
 A divergence that is new is *confirmed*: its scenario is run again, in the same VM and in a fresh one.  What is not seen
-in both is kept as *flaky*.  A scenario that shows stored findings more simply waits for its turn.
+in both is kept as *flaky*.  A scenario that shows stored findings more simply waits for its turn, if no erratum
+explains them: the errata have scenarios of their own, and a campaign has few of the others.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Divergences:
         weight, shown = simplicity(scenario), self._shown(clusters)
         new = [one for one in shown if self._is_new_leader(one) or one.id not in self._kept]
         for one in shown:
-            if one not in new and self._is_simpler(one.id, weight):
+            if one.leader and one not in new and self._is_simpler(one.id, weight):
                 self._simpler[one.id] = weight, scenario
         self._confirm(scenario, found, shown, new)
 
@@ -74,8 +75,11 @@ class Divergences:
     def confirm_simpler(self, scenario: Scenario) -> None:
         """Run a scenario that waited, and confirm and keep what it shows more simply, or for the first time."""
         found, weight = self._machines.run(scenario), simplicity(scenario)
-        new = [one for one in self._shown(clusters_of(found)) if self._kept.wants(one.id, weight)]
-        self._confirm(scenario, found, new, new)
+        clusters = clusters_of(found)
+        new = [one for one in self._shown(clusters) if self._kept.wants(one.id, weight)]
+        # What is kept was seen before: this run was the one in the same VM.
+        again = frozenset(clusters) if all(one.id in self._kept for one in new) else None
+        self._confirm(scenario, found, new, new, again)
 
     def _shown(self, clusters: Mapping[ClusterKey, list[Divergence]]) -> list[_Shown]:
         leaders = leaders_of(clusters)
@@ -107,26 +111,34 @@ class Divergences:
         return True
 
     def _confirm(
-        self, scenario: Scenario, found: Sequence[Observation], shown: Sequence[_Shown], new: Sequence[_Shown]
+        self,
+        scenario: Scenario,
+        found: Sequence[Observation],
+        shown: Sequence[_Shown],
+        new: Sequence[_Shown],
+        same: frozenset[ClusterKey] | None = None,
     ) -> None:
-        """Try the clusters ``new`` again and keep them; count the others of those that are ``shown``."""
+        """Try the clusters ``new`` again and keep them; count the others of those that are ``shown``.
+
+        ``same``: what the scenario showed when it was run again in the same VM; None: it was not yet.
+        """
         texts = {(s.subject, s.other): texts_of(s) for s in found} if new else {}
-        same: set[ClusterKey] = set()
-        fresh: set[ClusterKey] = set()
+        again, fresh = same or frozenset[ClusterKey](), frozenset[ClusterKey]()
         try:
             if new:
                 self._stats.add("count", "confirmations")
-                same = set(clusters_of(self._machines.run(scenario)))
+                if same is None:
+                    again = frozenset(clusters_of(self._machines.run(scenario)))
                 # What only the fast QEMU shows is not confirmed: it is kept as flaky.
-                fresh = set(clusters_of(self._machines.run_in_fresh_vm(scenario)))
+                fresh = frozenset(clusters_of(self._machines.run_in_fresh_vm(scenario)))
         except TargetError:
             # The divergence is not confirmed: store it as flaky; the caller handles the lost machine.
             for one in new:
-                self._keep(scenario, one, (Tries(int(one.key in same), 1), Tries(0, 0)), texts[one.key[:2]])
+                self._keep(scenario, one, (Tries(int(one.key in again), 1), Tries(0, 0)), texts[one.key[:2]])
             raise
         else:
             for one in new:
-                tries = Tries(int(one.key in same), 1), Tries(int(one.key in fresh), 1)
+                tries = Tries(int(one.key in again), 1), Tries(int(one.key in fresh), 1)
                 self._keep(scenario, one, tries, texts[one.key[:2]])
         finally:
             for one in shown:

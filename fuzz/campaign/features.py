@@ -73,6 +73,6 @@ def _turns(trace: Trace) -> Iterator[int]:
 def features(trace: Trace, checked: CheckResult) -> set[int]:
     """Return the counters that a scenario hits, each once: the number of hits says little about a list of steps."""
     found = set(_turns(trace))
-    for exit_class, path in checked.paths:
+    for exit_class, path in set(checked.paths):  # most are there several times
         found |= _decisions(exit_class, path)
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 
 from fuzz.campaign.confirm_alarms import Alarms
 from fuzz.campaign.confirm_divergences import Divergences
@@ -105,10 +104,11 @@ class Worker:
         for seen in found:
             if seen.other is None:  # else it compares the traces of both targets, whose own observations are counted
                 self._stats.add("status", seen.checked.status)
-                for index in features(seen.traces[0], seen.checked):
+                hit = features(seen.traces[0], seen.checked)
+                covered |= hit
+                for index in hit:
                     self._with.count_coverage(index)
                     self._stats.saw(index)
-                    covered.add(index)
             self._count(seen.checked)
         self._with.offer(scenario, covered)
         self._divergences.handle(scenario, found)
@@ -132,8 +132,11 @@ class Worker:
         known = [judged.known for judged in checked.judged if judged.known is not None]
         stats.add_all("known", Counter([entry.id for entry in known]))
         stats.add("count", "by_conditions", sum(isinstance(entry, Known) and not entry.by_rule for entry in known))
-        ways = chain.from_iterable([path for _, path in checked.paths])
-        for (name, taken), count in Counter(ways).items():
+        ways: Counter[tuple[str, bool]] = Counter()
+        for (_, path), count in Counter(checked.paths).items():  # most are there several times
+            for way in path:
+                ways[way] += count
+        for (name, taken), count in ways.items():
             stats.add("branches", f"{name}{TAKEN if taken else NOT_TAKEN}", count)
         # An exit counts as checked if its round was replayed on the model and compared with relation ``save``.  The
         # round before a vCPU's first entry (FIRST) has no exit.  The last exit of a scenario begins no complete round.

@@ -7,8 +7,8 @@ Each vCPU has a window of CODE with its instructions at consecutive addresses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from harness.arch import a64
 from harness.arch.a64 import TRAP
@@ -38,8 +38,7 @@ class Code(dict[int, int]):
         self.fill = PROTECTED_FILL if protected else FILL
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A guest step: its index in the scenario, its vCPU (index in ``layout.CONTEXTS``), its address."""
 
     step: int
@@ -57,16 +56,15 @@ def base_of(context: int) -> int:
 def placed(scenario: Scenario) -> tuple[Placed, ...]:
     """Return the guest steps in the order of the scenario."""
     context = first = first_context(scenario)
-    used: dict[int, int] = {}
+    free: dict[int, int] = {}
     steps: list[Placed] = []
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
-        word = instruction(step)
-        if word is not None:
-            slot = used.get(context, 0)
-            used[context] = slot + 1
-            steps.append(Placed(index, context, base_of(context) + 4 * slot, word))
+        elif (word := instruction(step)) is not None:
+            address = free.get(context) or base_of(context)
+            free[context] = address + 4
+            steps.append(Placed(index, context, address, word))
     return tuple(steps)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 
 from harness import protocol
 from harness.arch import registers
@@ -103,6 +104,7 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
     for code in codes_of(scenario).values():
         yield from ((_CODE, NO_STEP, address, word) for address, word in code.items())
     addresses = {step.step: step.address for step in placed(scenario)}
+    forges = any(step.kind == "forge" for step in scenario.steps)
     pending: Op | None = None
     context = first
     done = 0
@@ -111,7 +113,8 @@ def _operations(scenario: Scenario, fresh_vm: bool, by_probe: bool) -> Iterator[
             continue
         if index in addresses:
             pending = (_RUN, index, addresses[index], int(step.kind in LEAVES))
-            yield from _forged(scenario, index)
+            if forges:
+                yield from _forged(scenario, index)
             if pending[3]:
                 yield pending
                 pending = None
@@ -152,7 +155,7 @@ def compile_scenario(scenario: Scenario, *, fresh_vm: bool, by_probe: bool = Fal
     userspace.
     """
     operations = list(_operations(scenario, fresh_vm, by_probe))
-    data = b"".join(protocol.OP_FORMAT.pack(*op) for op in operations)
+    data = b"".join(starmap(protocol.OP_FORMAT.pack, operations))
     if len(data) > protocol.PROGRAM_SIZE:
         raise ValueError(f"{len(operations)} operations, the mailbox holds {protocol.PROGRAM_SIZE // 24}")
     return len(operations), data

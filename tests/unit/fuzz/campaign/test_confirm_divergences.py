@@ -51,6 +51,27 @@ def test_fake_simpler_scenario_of_a_kept_finding_waits_for_its_turn(tmp_path: Pa
     assert not b.executor.answers
 
 
+def test_fake_scenario_that_shows_only_what_is_kept_is_run_twice(tmp_path: Path) -> None:
+    shows = checked(DIVERGENCE)
+    b = make_worker(tmp_path, *[shows] * 4, *[checked()] * (SPREAD - 2), *[shows] * 2)
+    for text in (LONGER, TEXT, *[LONGER] * (SPREAD - 2)):
+        b.worker.run_input(text)
+    assert b.executor.fresh[-2:] == [False, True] and len(b.executor.fresh) == SPREAD + 2 + 2
+    (id_,) = b.findings.ids()
+    kept = b.findings.load(id_)
+    assert (kept.same_vm.hits, kept.fresh_vm.hits) == (1, 1)
+    assert b.findings.entry(id_).scenario == TEXT.decode() and not b.executor.answers
+
+
+def test_fake_simpler_scenario_of_what_an_erratum_explains_does_not_wait(tmp_path: Path) -> None:
+    shows = checked(DIVERGENCE._replace(cause="an-erratum"))
+    b = make_worker(tmp_path, *[shows] * 4, *[checked()] * (SPREAD - 2))
+    for text in (LONGER, TEXT, *[LONGER] * (SPREAD - 2)):
+        b.worker.run_input(text)
+    (id_,) = b.findings.ids()
+    assert b.findings.entry(id_).scenario == LONGER.decode() and not b.executor.answers
+
+
 GONE = VmLost("fake", "QEMU ended with status -9")
 
 
