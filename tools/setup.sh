@@ -3,7 +3,7 @@
 # From a bare Debian 12 or 13 machine to a working `shadowfuzz` command in .venv, with the targets that are asked for:
 #     tools/setup.sh [argument of `shadowfuzz setup`...]     e.g. tools/setup.sh --all-targets
 # With --for-tests as the first argument, also what only the tests need.  With --fast-qemu, also what the build of the
-# fast QEMU needs, if it can be had.
+# fast QEMU needs, if it can be had; with --pure, not what compiling the checker needs.
 # Safe to kill, to run twice, and to run twice at once.  Root is used for Debian packages only.
 set -eu
 
@@ -139,7 +139,7 @@ if [ "${1:-}" = --for-tests ]; then
     lists="$lists debian-packages-tests.txt"
     shift
 fi
-case " $* " in *" --compiled "*) lists="$lists debian-packages-compiled.txt" ;; esac
+case " $* " in *" --pure "*) ;; *) lists="$lists debian-packages-compiled.txt" ;; esac
 # shellcheck disable=SC2086  # a list of files
 missing=$(missing_packages $lists)
 # shellcheck disable=SC2086  # a list of package names

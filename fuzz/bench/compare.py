@@ -35,7 +35,7 @@ FAST = "+fast-qemu"
 """Ends the name of a variant whose machine runs on the fast QEMU."""
 AGAIN = " again"
 """Marks the second process of the first variant, the control."""
-NOT_COMPILED = "the checker is not compiled for these sources: run shadowfuzz setup --compiled"
+NOT_COMPILED = "the checker is not compiled for these sources: run shadowfuzz setup"
 Progress = Callable[[str], None]
 
 

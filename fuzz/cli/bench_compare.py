@@ -17,7 +17,7 @@ from harness.output_file import write_whole
 
 DESCRIPTION = """\
 Compare variants of this program: how many exits a second each checks as a campaign does, and where the time goes.
-A variant is `pure` (the checker as Python), `compiled` (shadowfuzz setup --compiled), or the directory of another
+A variant is `pure` (the checker as Python), `compiled` (shadowfuzz setup), or the directory of another
 checkout of this project; with `+fast-qemu` at its end, on the fast QEMU (shadowfuzz setup --fast-qemu).  The first one
 is the base.
 

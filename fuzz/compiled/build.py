@@ -74,7 +74,7 @@ def _require_tools() -> None:
     require_tool("gcc", "gcc")
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     if not headers.is_file():
-        raise SetupError(f"{headers} is missing: install the Debian package python3-dev, or run make setup FAST=1")
+        raise SetupError(f"{headers} is missing: install the Debian package python3-dev, or run make setup")
     for module in ("mypyc", "setuptools"):
         if find_spec(module) is None:
-            raise SetupError(f"{module} is missing: run make setup FAST=1")
+            raise SetupError(f"{module} is missing: run make setup")

@@ -128,7 +128,7 @@ def check_checker(compiled: bool, pure: bool) -> Check:
     """Return a check that says what checks, which is no error without a build; ``pure``: none is wanted."""
     if compiled:
         return Check("checker", "compiled checker", True, f"is used, unless {PURE} is set")
-    why = f"{PURE} is set" if pure else "is not built for these sources (shadowfuzz setup --compiled)"
+    why = f"{PURE} is set" if pure else "is not built for these sources (shadowfuzz setup)"
     return Check("checker", "compiled checker", True, f"{why}: Python checks")
 
 

@@ -44,6 +44,16 @@ def test_make_targets_and_variables_exist() -> None:
     assert variables == set(re.findall(r"^(\w+) = ", (ROOT / "Makefile").read_text(), re.MULTILINE)) & variables
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [("campaign", "--pure"), ("campaign FAST=1", "--fast-qemu"), ("setup", ""), ("setup FAST=1", "--fast-qemu")],
+)
+def test_make_builds_what_takes_minutes_only_where_it_saves_time_later(words: str, options: str) -> None:
+    done = subprocess.run(["make", "-n", *words.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if "tools/setup.sh" in line]
+    assert set(line.split()) & {"--pure", "--fast-qemu"} == set(options.split())
+
+
 def test_make_docs_leaves_the_launcher(tmp_path: Path) -> None:
     """It installs the packages of the extra ``docs``, not the project, whose entry point pip would write."""
     bin_ = tmp_path / ".venv" / "bin"

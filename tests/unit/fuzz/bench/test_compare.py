@@ -87,7 +87,7 @@ def test_a_variant_is_a_word_or_a_checkout(tmp_path: Path) -> None:
     assert parse_variant(str(ROOT), {}).tree == ROOT.resolve()
     with pytest.raises(InputError, match="neither pure nor compiled nor a checkout"):
         parse_variant(str(tmp_path), {})
-    with pytest.raises(SetupError, match="setup --compiled"):
+    with pytest.raises(SetupError, match="run shadowfuzz setup"):
         parse_variant("compiled", {"XDG_CACHE_HOME": str(tmp_path), PURE: "1"})
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from fuzz.cli.main import run
-from harness.errors import InputError
+from harness.errors import InputError, SetupError
 from harness.vm.config import list_configs
 from tests.support.fake_tree import NAMES, fake_tree
 
@@ -35,6 +37,26 @@ def test_an_unknown_target_is_rejected_before_a_download(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="no such target"):
         run(["setup", "--target", "kvm-nvhe", "nonsense"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checker_that_cannot_be_compiled_stays_python(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[object] = []
+
+    def fails(*_: object) -> NoReturn:
+        tried.append(_)
+        raise SetupError("gcc is missing")
+
+    prepared = SimpleNamespace(package="linux-image", package_version="1")
+    monkeypatch.setattr("harness.vm.build.prepare.prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr("fuzz.campaign.guidance.choose_guide", lambda *_: None)
+    monkeypatch.setattr("fuzz.compiled.build.compile_checker", fails)
+    assert run(["setup"]) == 0
+    out, err = capsys.readouterr()
+    assert "kvm-nvhe: ready" in out and "the checker stays Python: gcc is missing" in err
+    assert run(["setup", "--pure"]) == 0
+    assert len(tried) == 1 and "Python" not in capsys.readouterr().err
 
 
 def test_doctor_of_a_build_directory(
