@@ -9,7 +9,7 @@ twice, because a connection broke when it was committed, is counted once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fuzz.store.database import Access, Database
 from fuzz.store.findings import FINDINGS, FLAKY, Entry, Store
@@ -20,6 +20,8 @@ from harness.vm.crash import CRASH, from_text
 SHELVES = (FINDINGS, FLAKY)
 Key = tuple[str, str]
 """Shelf and id."""
+ASK = 4
+"""Where so many findings are new, it is asked first which are known there: each one is a transaction of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,14 @@ class Row:
     """The parts of a finding whose change makes it to be carried again.
 
     ``simplicity`` of its scenario, its ``crash`` report, how many ``examples`` it has and how simple the simplest of
-    them is, its ``count``.
+    them is, its ``count``; and when it was ``first_seen``, which does not change.
     """
 
     simplicity: int
     crash: str
     examples: tuple[int, int]
     count: int
+    first_seen: str
 
     def is_described_as(self, other: Row) -> bool:
         """Whether at most the count differs."""
@@ -60,7 +63,11 @@ class Carrier:
     def carry(self, *, counts: bool = True) -> int:
         """Carry what is new or simpler, and with ``counts`` also how often each was seen; return how many."""
         rows = {key: row for key, row in self._rows().items() if key not in self.unreadable}
-        carried = [key for key, row in rows.items() if self._is_new(key, row) and self._describe(key, row)]
+        new = {key: row for key, row in rows.items() if self._is_new(key, row)}
+        if len(new) >= ASK:
+            known = self._known(new)
+            self._carried |= {key: replace(new.pop(key), count=0) for key in known}
+        carried = [key for key, row in new.items() if self._describe(key, row)]
         if not counts:
             return len(carried)
         more = [key for key, row in rows.items() if key in self._carried and self._carried[key] != row]
@@ -74,6 +81,18 @@ class Carrier:
     def _is_new(self, key: Key, row: Row) -> bool:
         last = self._carried.get(key)
         return last is None or not last.is_described_as(row)
+
+    def _known(self, new: Mapping[Key, Row]) -> list[Key]:
+        """Return which of these findings are described there as well already: only their counts are missing."""
+        with self._shared.access() as access:
+            rows, _ = access.readable_rows("findings", "SELECT shelf, id, simplicity, first_seen FROM findings")
+        there = {(row["shelf"], row["id"]): (row["simplicity"], row["first_seen"]) for row in rows}
+        found: list[Key] = []
+        for key, row in new.items():
+            simplicity, first_seen = there.get(key, (row.simplicity + 1, ""))
+            if not row.crash and not row.examples[0] and simplicity <= row.simplicity and first_seen <= row.first_seen:
+                found.append(key)
+        return found
 
     def _describe(self, key: Key, row: Row) -> bool:
         """Carry all of a finding; return whether it could be read here."""
@@ -95,7 +114,7 @@ class Carrier:
 
     def _rows(self) -> dict[Key, Row]:
         with self._local.access() as access:
-            sql = "SELECT shelf, id, simplicity, count FROM findings ORDER BY shelf, id"
+            sql = "SELECT shelf, id, simplicity, count, first_seen FROM findings ORDER BY shelf, id"
             rows, others = access.readable_rows("findings", sql)
             self.unreadable |= {("findings", row.where): row.why for row in others}
             sql = "SELECT shelf, id, text FROM texts WHERE name = :name"
@@ -107,7 +126,8 @@ class Carrier:
         found = {}
         for row in rows:
             key = row["shelf"], row["id"]
-            found[key] = Row(row["simplicity"], crashes.get(key, ""), examples.get(key, (0, 0)), row["count"])
+            some_examples = examples.get(key, (0, 0))
+            found[key] = Row(row["simplicity"], crashes.get(key, ""), some_examples, row["count"], row["first_seen"])
         return found
 
 

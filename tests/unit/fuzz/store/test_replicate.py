@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.store import replicate
 from fuzz.store.database import Access, Database, StoreError, default_url
 from fuzz.store.findings import FINDINGS, FLAKY, Store
 from fuzz.store.replicate import Carrier, is_better, is_reachable, is_tried
@@ -77,6 +78,38 @@ def test_counts_of_many_findings_take_few_statements(tmp_path: Path, monkeypatch
     assert len([sql for sql in sent if "shares" in sql or "UPDATE" in sql]) <= 2 * 3
     monkeypatch.undo()
     assert {Store(shared, FINDINGS).count(id_) for id_ in ids} == {6}
+
+
+def test_of_many_findings_only_those_are_described_that_are_not_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on many nodes that begin at once and find what all find."""
+    one, two, shared = (database(tmp_path, name) for name in ("one", "two", "shared"))
+    many = [replace(finding(), signature=("host", f"x{number}")) for number in range(8)]
+    for each in many:
+        Store(one, FINDINGS).add(each, LARGE)
+    later, earlier = replace(many[3], first_seen="2999-01-01"), replace(many[4], first_seen="1999-01-01")
+    for each in (*many[:2], later, earlier, replace(finding(), signature=("host", "new"))):
+        Store(two, FINDINGS).add(each, LARGE)
+    Store(two, FINDINGS).add(many[5], SMALL)
+    Store(two, FINDINGS).add(many[6], LARGE, leader="another")
+    Store(two, FINDINGS).add(many[7], LARGE, {CRASH: to_text(REPORT)})
+    Carrier(one, shared, "one").carry()
+    described: list[str] = []
+    put = replicate._put
+    monkeypatch.setattr(
+        replicate, "_put", lambda access, entry, *how: (described.append(entry.finding.id), put(access, entry, *how))
+    )
+    carrier = Carrier(two, shared, "two")
+    carrier.carry(counts=False)
+    new = replace(finding(), signature=("host", "new")).id
+    assert set(described) == {new, *(each.id for each in many[4:])}
+    assert carrier.carried == set(Store(two, FINDINGS).ids())
+    carrier.carry()
+    assert carrier.carry() == 0
+    store = Store(shared, FINDINGS)
+    assert [store.count(each.id) for each in many] == [2, 2, 1, 2, 2, 2, 2, 2] and store.count(new) == 1
+    assert store.entry(many[4].id).first_seen == "1999-01-01"
 
 
 def test_an_example_that_shows_something_else_first_is_carried(tmp_path: Path) -> None:
