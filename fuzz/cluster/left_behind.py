@@ -116,7 +116,7 @@ def remove(place: Path, *, keep_dumps: bool = True) -> None:
 
 
 def _clear(away: Path) -> None:
-    """Remove a directory that nobody uses, and that of its campaign with the last one.
+    """Remove a directory that is used no more, and that of its campaign with the last one.
 
     Others may remove the same one: nodes of one machine end together, and each clears what it sees.
     """

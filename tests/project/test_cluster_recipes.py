@@ -135,6 +135,13 @@ def test_what_ends_the_nodes_knows_how_many_there_are() -> None:
     assert replicas == "${NODES:-2}" and "export NODES=" in header and "--scale node=" not in header
 
 
+def test_every_variable_of_compose_is_read() -> None:
+    """podman-compose 1.0.3 takes ``${NAME:?}``, with no message, as the password itself."""
+    text = (RECIPES / "compose.yml").read_text()
+    read = re.findall(r"\$\{[A-Z_]+:(?:\?[a-z ]+|-\d+)\}", text)
+    assert len(read) == text.count("$") == 4
+
+
 def test_the_image_has_nothing_that_git_ignores() -> None:
     ignored = {line.removeprefix("**/").rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
     assert ignored >= {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {".git"}
