@@ -26,6 +26,8 @@ DEFAULT_OUT = Path("out/campaign")
 """The default directory of a campaign."""
 
 
-def out_words(out: Path) -> str:
-    """Return the option that names a campaign's directory, after a space; empty for the default directory."""
-    return "" if out == DEFAULT_OUT else f" --campaign {shlex.quote(str(out))}"
+def out_words(out: Path, store: str = "") -> str:
+    """Return the options that name a campaign's directory and its database, after a space; empty for the defaults."""
+    words = [] if out == DEFAULT_OUT else ["--campaign", str(out)]
+    words += ["--store", store] if store else []
+    return "".join(f" {shlex.quote(word)}" for word in words)

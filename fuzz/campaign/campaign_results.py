@@ -11,7 +11,7 @@ from pathlib import Path
 from fuzz.campaign.counters_file import Stats
 from fuzz.campaign.limits import MODEL
 from fuzz.paths import out_words
-from fuzz.store.database import Database
+from fuzz.store.database import Database, default_url
 from fuzz.store.findings import FINDINGS, SCENARIO, Store
 from harness.errors import InputError
 from harness.findings.finding import Finding, Subject
@@ -45,6 +45,11 @@ class CampaignOptions:
     kvm_off: str = ""
     program: str = "shadowfuzz"
     own_qemu: str = ""
+
+    @property
+    def shown_store(self) -> str:
+        """Return the database's URL for commands, without a password; empty: it is in the campaign's directory."""
+        return "" if self.store == default_url(self.out) else Database(self.store).without_password()
 
     @property
     def subject(self) -> Subject:
@@ -177,7 +182,7 @@ def _problem(options: CampaignOptions, clusters: Sequence[Cluster], finding: Fin
         sum(each.hits for each in tries),
         sum(each.runs for each in tries),
         "" if finding is None else finding.first_seen,
-        shlex.join([options.program, "findings", "show", first.id]) + out_words(options.out),
+        shlex.join([options.program, "findings", "show", first.id]) + out_words(options.out, options.shown_store),
     )
 
 

@@ -39,7 +39,8 @@ class Summary:
     the share of the known divergences that a rule of the contract determines.  ``asserted``: warnings with which KVM
     reacts to a forged exit, by function and syndrome; ``boot_alarms``: warnings of the kernel while it booted.
     ``program``: the name by which this program was called, for commands.  ``confirmed_on``: the version of Debian's own
-    QEMU, on which every problem was confirmed, if the campaign ran on the fast one, else empty.
+    QEMU, on which every problem was confirmed, if the campaign ran on the fast one, else empty.  ``store``: the URL of
+    the database, without a password, if it is not in the campaign's directory, else empty.
     """
 
     target: str
@@ -105,6 +106,7 @@ class Summary:
     errata: tuple[ErratumSeen, ...]
     program: str
     confirmed_on: str
+    store: str
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -214,6 +216,7 @@ def summarise(
         errata=results.errata,
         program=options.program,
         confirmed_on=options.own_qemu,
+        store=options.shown_store,
     )
 
 

@@ -69,7 +69,8 @@ def _new(s: Summary) -> Iterator[str]:
         yield f"  N{number}  {what}{seen}"
         yield f"      {problem.show}"
     if len(s.problems) > MAX_PROBLEMS:
-        yield f"      and {len(s.problems) - MAX_PROBLEMS} more: {s.program} findings --new{out_words(Path(s.out))}"
+        more = len(s.problems) - MAX_PROBLEMS
+        yield f"      and {more} more: {s.program} findings --new{out_words(Path(s.out), s.store)}"
 
 
 def _known(s: Summary) -> Iterator[str]:
@@ -159,10 +160,12 @@ def _next(s: Summary) -> Iterator[str]:
         words = [s.program, "triage", "--new", "--target", s.asked_targets[0]]
         words += [] if s.level == LEVEL_NAMES[0] else ["--level", s.level]
         words += ["--against", s.asked_targets[-1]] if s.against else []
-        steps.append((shlex.join(words) + out_words(Path(s.out)), "minimise the new findings, measure their rates"))
+        steps.append(
+            (shlex.join(words) + out_words(Path(s.out), s.store), "minimise the new findings, measure their rates")
+        )
     if s.findings:
-        steps.append((f"{s.program} findings{out_words(Path(s.out))}", "all findings, with their commands"))
-        steps.append((f"{s.program} findings open{out_words(Path(s.out))}", "the same as an HTML page"))
+        steps.append((f"{s.program} findings{out_words(Path(s.out), s.store)}", "all findings, with their commands"))
+        steps.append((f"{s.program} findings open{out_words(Path(s.out), s.store)}", "the same as an HTML page"))
     steps.append((str(Path(s.out) / SUMMARY), "every count; --verbose prints them"))
     width = max(len(command) for command, _ in steps)
     for number, (command, what) in enumerate(steps):

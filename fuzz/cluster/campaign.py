@@ -60,7 +60,8 @@ def run_cluster_campaign(plan: ClusterPlan, display: Display, progress: Callable
     """Run a campaign.  InputError, SetupError: the cluster, a name or the set-up is wrong; nothing was run."""
     check_plan(plan)
     with connected(plan.address, Work(NodeActor, NodeActor.report.__name__)) as nodes:
-        progress(f"cluster: {len(nodes.places())} nodes at {plan.address.text}")
+        able = sum(place.cpus > 0 for place in nodes.places().values())  # not the head, if it offers none
+        progress(f"cluster: {able} nodes at {plan.address.text}")
         return run_on(nodes, plan, display)
 
 

@@ -79,7 +79,7 @@ def settle(cache: Path, store: str, files: Files | None = None, *, but: Path | N
     done = 0
     for place in sorted((cache / PLACES).glob("*/*")):
         if place.name.startswith(GONE):  # by a process that was killed meanwhile
-            shutil.rmtree(place, ignore_errors=True)
+            _clear(place)
             continue
         if place == but or not (place / STORE).is_file() or (place / STORE).read_text() != _key(store):
             continue
@@ -112,5 +112,14 @@ def remove(place: Path, *, keep_dumps: bool = True) -> None:
         place.rename(away)
         if keep_dumps and (away / DUMPS).is_dir():
             (away / DUMPS).rename(place.with_name(f"{DUMPS}-{place.name}"))
-        shutil.rmtree(away)
-        place.parent.rmdir()
+        _clear(away)
+
+
+def _clear(away: Path) -> None:
+    """Remove a directory that is used no more, and that of its campaign with the last one.
+
+    Others may remove the same one: nodes of one machine end together, and each clears what it sees.
+    """
+    shutil.rmtree(away, ignore_errors=True)
+    with suppress(OSError):
+        away.parent.rmdir()

@@ -147,6 +147,11 @@ class Database:
         except (ArgumentError, ValueError) as error:
             raise InputError("--store", None, f"no usable database URL: {_short(error)}") from error
 
+    def without_password(self) -> str:
+        """Return the URL as it may be shown: the client finds the password elsewhere (PGPASSWORD, ~/.pgpass)."""
+        url = make_url(self.url) if self._parsed.password is None else make_url(self.url)._replace(password=None)
+        return url.difference_update_query(["password"]).render_as_string(hide_password=False)
+
     @property
     def file(self) -> Path | None:
         """Return SQLite's file; None for another database."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipes of tools/cluster say the same: one image, one user, the ports and variables of Ray; no privileges.
 
-No container engine and no Kubernetes runs them here: this is all that is known of them.
+The image and compose.yml were run by hand (docs/cluster.md); kuberay.yaml was not: this is all that is known of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 
 from fuzz.cli.main import parsed
 from fuzz.cluster.address import read_address
+from fuzz.cluster.ray_nodes import OBJECT_STORE
 from tests.support.paths import ROOT
 
 RECIPES = ROOT / "tools" / "cluster"
@@ -108,6 +109,42 @@ def test_what_nodes_build_is_kept_where_the_image_says() -> None:
     assert f"VOLUME {mount['mountPath']}" in CONTAINERFILE
     assert [volume["name"] for volume in PODS["node"]["volumes"]] == [mount["name"]]
     assert COMPOSE["x-node"]["volumes"] == [f"built:{mount['mountPath']}"]
+
+
+def test_all_that_is_written_to_belongs_to_the_user() -> None:
+    """Engines differ in whose the directories are that WORKDIR and VOLUME make; a volume takes over what is there."""
+    made = re.search(r"install -d -o fuzz -g fuzz ([^\\]*)\\", CONTAINERFILE)
+    assert made is not None and made.start() < CONTAINERFILE.index("USER fuzz")
+    written = re.findall(r"^(?:WORKDIR|VOLUME) (.*)$", CONTAINERFILE, re.MULTILINE)
+    assert len(written) == 2 and set(written) <= set(made[1].split())
+
+
+def test_objects_of_ray_fit_into_shared_memory() -> None:
+    """Otherwise Ray takes a third of the memory for them, in files below /tmp."""
+    size = HEAD["rayStartParams"]["object-store-memory"]
+    assert size == NODES["rayStartParams"]["object-store-memory"] == str(OBJECT_STORE)
+    assert all(f"--object-store-memory {size} " in words(service) for service in ("head", "node"))
+    assert int(COMPOSE["x-node"]["shm_size"].removesuffix("m")) << 20 > OBJECT_STORE
+
+
+def test_what_ends_the_nodes_knows_how_many_there_are() -> None:
+    """``podman-compose down`` leaves those running that the file does not have."""
+    header = (RECIPES / "compose.yml").read_text().partition("services:")[0]
+    (mode, replicas) = (COMPOSE["services"]["node"]["deploy"][name] for name in ("mode", "replicas"))
+    assert mode == "replicated", "podman-compose reads the number only then"
+    assert replicas == "${NODES:-2}" and "export NODES=" in header and "--scale node=" not in header
+
+
+def test_every_variable_of_compose_is_read() -> None:
+    """podman-compose 1.0.3 takes ``${NAME:?}``, with no message, as the password itself."""
+    text = (RECIPES / "compose.yml").read_text()
+    read = re.findall(r"\$\{[A-Z_]+:(?:\?[a-z ]+|-\d+)\}", text)
+    assert len(read) == text.count("$") == 4
+
+
+def test_the_image_has_nothing_that_git_ignores() -> None:
+    ignored = {line.removeprefix("**/").rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    assert ignored >= {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {".git"}
 
 
 def test_campaigns_are_command_lines_of_shadowfuzz() -> None:

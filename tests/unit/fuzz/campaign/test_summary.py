@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.campaign.campaign_results import Cluster, ErratumSeen, ProblemSeen
+from fuzz.campaign.campaign_results import CampaignOptions, Cluster, ErratumSeen, ProblemSeen
 from fuzz.campaign.counters_file import EMPTY, read_stats
 from fuzz.campaign.parent import Outcome, Progress
 from fuzz.campaign.status_line import NewClusterCounter, status_line
@@ -19,7 +19,7 @@ from fuzz.store.findings import FINDINGS, Store
 from harness.errors import VmLost
 from harness.findings.regressions import Regression
 from harness.relations.divergence import Divergence
-from tests.support.fake_worker import DIVERGENCE, TEXT, checked, make_worker
+from tests.support.fake_worker import DIVERGENCE, SUBJECT, TEXT, checked, make_worker
 from tests.support.summaries import summary_of
 
 
@@ -57,6 +57,7 @@ def test_summary_shows_all_counts(tmp_path: Path) -> None:
     fast = replace(result, confirmed_on="7.2.22")
     words = "fast QEMU, problems confirmed on Debian's own 7.2.22"
     assert f"\n{words}\n" in all_counts(fast) and words in " ".join(screen(fast).split())
+    assert table["store"] == "" and "--store" not in screen(result)
     blind = all_counts(replace(result, kvm_off="gcc is missing"))
     assert "\ncoverage of KVM    OFF, the model alone guided: gcc is missing\n" in blind
     shares = {"host": 0.75, "switch": 1.0}
@@ -69,6 +70,21 @@ def test_summary_shows_all_counts(tmp_path: Path) -> None:
     assert "asserted" not in shown and "alarm at boot" not in shown
     line = status_line(Progress(2.0, 58.2, 2, stats))
     assert line.startswith("0:58 left, 0 new, 1 clusters, 0 checked exits/s, coverage") and len(line) < 80
+
+
+def test_commands_name_a_database_elsewhere_without_its_password(tmp_path: Path) -> None:
+    """``shadowfuzz findings`` alone would look into the campaign's directory."""
+    b = make_worker(tmp_path, checked())
+    b.worker.run_input(TEXT)
+    result = summary_of(tmp_path, Outcome(read_stats(tmp_path / "stats"), 0.5, (), "", False))
+    url = "postgresql://fuzz:secret@database/fuzz?password=secret&sslmode=require"
+    options = CampaignOptions((SUBJECT,), ("fake",), None, 7, 2, tmp_path, 0.0, url)
+    assert options.shown_store == "postgresql://fuzz@database/fuzz?sslmode=require"
+    found = Cluster("crash-1", "crash", "oops", (), True, 1, 1, "", "")
+    away = replace(result, out="out/campaign", store="postgresql://fuzz@database/fuzz", findings=(found,))
+    shown = " ".join(screen(away).split())
+    assert "NEXT shadowfuzz findings --store postgresql://fuzz@database/fuzz " in shown
+    assert "shadowfuzz findings open --store postgresql://fuzz@database/fuzz" in shown
 
 
 def test_new_clusters_come_first_and_kept_ones_may_be_accepted(tmp_path: Path) -> None:

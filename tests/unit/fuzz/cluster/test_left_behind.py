@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -74,7 +75,21 @@ def test_a_node_waits_for_its_directory_while_it_is_carried_over(tmp_path: Path)
 def test_what_a_killed_process_was_removing_is_removed(tmp_path: Path) -> None:
     place = dead_node(tmp_path, "one", default_url(tmp_path))
     place.rename(place.with_name("gone-one"))
-    assert settle(tmp_path, default_url(tmp_path)) == 0 and not list(place.parent.iterdir())
+    assert settle(tmp_path, default_url(tmp_path)) == 0 and not place.parent.exists()
+
+
+def test_two_that_remove_the_same_leave_no_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes in containers of one volume ended together, and the directory of their campaign stayed."""
+    place = dead_node(tmp_path, "one", default_url(tmp_path))
+    rmtree = shutil.rmtree
+
+    def after_another(path: Path, ignore_errors: bool = False) -> None:
+        rmtree(path)
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", after_another)
+    remove(place)
+    assert not place.parent.exists()
 
 
 def test_what_cannot_be_carried_over_stays(tmp_path: Path) -> None:
