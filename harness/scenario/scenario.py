@@ -105,11 +105,13 @@ def slot_of(step: Step) -> Slot:
     return Slot(int(number), str(kind), int(base), int(size), int(home))
 
 
-@lru_cache(maxsize=1 << 14)
 def instruction(step: Step) -> int | None:
     """Return the A64 word of a guest step, None for a host step."""
-    if KINDS[step.kind].side is not Actor.GUEST:
-        return None
+    return _word(step) if KINDS[step.kind].side is Actor.GUEST else None
+
+
+@lru_cache(maxsize=1 << 14)
+def _word(step: Step) -> int:
     operands: list[int | str | Encoding] = list(step.args)
     row = PLAIN_BY_NAME.get(step.kind)
     if row is not None and row.sysreg is not None:
