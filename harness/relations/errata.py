@@ -127,16 +127,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "SP_EL1, ELR_EL1 and SPSR_EL1 keep their values",
         ),
         RESET_KEEPS_SERROR: Rule(
-            frozenset({"host.hcr_el2"}), _RESET, "KVM_ARM_VCPU_INIT", "HCR_EL2.VSE keeps its value"
+            frozenset({"host.hcr_el2"}), _FIRST_OR_RESET, "KVM_ARM_VCPU_INIT", "HCR_EL2.VSE keeps its value"
         ),
         RESET_KEEPS_ABORT: Rule(
             _EXCEPTION,
-            _RESET,
+            _FIRST_OR_RESET,
             "KVM_ARM_VCPU_INIT while an external abort is pending",
             "the next KVM_RUN enters the exception in the reset state; ESR_EL1 and FAR_EL1 are those of the reset",
         ),
         CPU_ON_KEEPS_SERROR: Rule(
-            frozenset({"host.hcr_el2"}), _RESET, "a reset by PSCI CPU_ON", "HCR_EL2.VSE keeps its value"
+            frozenset({"host.hcr_el2"}), _FIRST_OR_RESET, "a reset by PSCI CPU_ON", "HCR_EL2.VSE keeps its value"
         ),
         ABORTED_COMPLETES: Rule(
             _GPRS | {"host.pc"},

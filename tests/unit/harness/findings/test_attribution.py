@@ -198,6 +198,13 @@ def test_a_reset_keeps_what_an_serror_before_it_left(elr: int, spsr: int, cause:
     assert caused["elr_el1"] == cause
 
 
+def test_what_pends_before_the_first_run_outlives_a_reset_then_too() -> None:
+    """An SError that is asked for before the vCPU ever ran, then CPU_ON: its round is the first one, not a reset."""
+    kept = load_regressions(CORPUS / "regressions" / "expected.toml")
+    (one,) = unexplained("serror_then_on", "6.1.192", errata_of(kept, "kvm-nvhe"))
+    assert (one.name, one.exit_class, one.cause) == ("host.hcr_el2", "FIRST", CPU_ON_KEEPS_SERROR)
+
+
 @pytest.mark.parametrize("name", ["abort_stopped_then_on", "mmio_stopped_then_on"])
 def test_a_bug_with_the_signature_of_a_kept_finding_shows(name: str) -> None:
     """Recorded on Linux 6.1.164: CPU_ON keeps a pending PC update (fixed in 6.1.170, "Discard PC update state on vcpu
