@@ -36,7 +36,6 @@ MODULES: tuple[str, ...] = (
     "harness.guest.stage1_faults",
     "harness.guest.syndrome",
     "harness.guest.walk",
-    "harness.model.prediction",
     "harness.relations.basis",
     "harness.relations.contract",
     "harness.relations.contract_rules",

@@ -207,7 +207,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("fuzz.cli.bisect", "vm/test_kernels_live.py", ("bisect", MAIN)),
         Row("fuzz.cli.ci", "vm/test_tree_live.py", ("ci", MAIN)),
         Row("fuzz.cli.record", "vm/test_record_live.py", ("record", MAIN)),
-        Row("fuzz.cluster.campaign", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz")),
         Row("fuzz.cluster.cell_actor", LIVE_CLUSTER),
         Row("fuzz.cluster.node", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR)),
         Row("fuzz.cluster.ray_actor", LIVE_CLUSTER, (MAIN, "fuzz.cli.fuzz", *ACTOR[:-1])),

@@ -74,7 +74,11 @@ ONE_LINE = ("inject-spsr", "mmio-half", "psci-migrate-info", "reset-pstate", "sa
 """Rows of tests/vm/changes.py, one for each part of KVM in the table of docs/your-kernel.md."""
 
 
-@pytest.mark.timeout(600)
+TRIES = 3
+"""An interrupt of the host at the wrong moment can leave it undetermined what the guest did."""
+
+
+@pytest.mark.timeout(900)
 def test_one_changed_instruction_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = debian_tree("kvm-nvhe", tmp_path)
     stock = (tree / IMAGE).resolve()
@@ -84,7 +88,11 @@ def test_one_changed_instruction_is_named(tmp_path: Path, capsys: pytest.Capture
         (tree / IMAGE).unlink()
         changed_image(stock, change, tmp_path, symbols).rename(tree / IMAGE)
         scenarios = [str(path) for path in find_scenarios(SEEDS) if path.stem in change.seeds]
-        assert main(["ci", *scenarios, "--no-campaign", "--tree", str(tree)]) == 1, name
-        out = capsys.readouterr().out
-        new = out.partition("new problems")[2].partition("\nfixed")[0]
-        assert any(f"  {shown}/" in new for shown in change.shows), out
+        for _ in range(TRIES):
+            assert main(["ci", *scenarios, "--no-campaign", "--tree", str(tree)]) == 1, name
+            out = capsys.readouterr().out
+            new = out.partition("new problems")[2].partition("\nfixed")[0]
+            if any(f"  {shown}/" in new for shown in change.shows):
+                break
+        else:
+            pytest.fail(f"{name}: {out}")
