@@ -106,7 +106,7 @@ def setup(args: Args) -> int:
     if not args.pure:
         try:
             build = compile_checker(Cache(default_root(os.environ)), _say)
-        except SetupError as error:  # it works without, a fifth slower
+        except SetupError as error:  # all works without, slower
             _say(f"the checker stays Python: {error}")
         else:
             ready["compiled"].append(dict(build.facts))

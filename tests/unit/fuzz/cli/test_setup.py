@@ -44,8 +44,8 @@ def test_a_checker_that_cannot_be_compiled_stays_python(
 ) -> None:
     tried: list[object] = []
 
-    def fails(*_: object) -> NoReturn:
-        tried.append(_)
+    def fails(*given: object) -> NoReturn:
+        tried.append(given)
         raise SetupError("gcc is missing")
 
     prepared = SimpleNamespace(package="linux-image", package_version="1")
