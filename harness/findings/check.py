@@ -40,6 +40,8 @@ OF_THE_MODEL = ("save", "restore")
 _Found = tuple[Divergence | Unchecked, ...]
 LookUp = Callable[[Divergence], Known | None]
 """Look up a divergence in a catalogue."""
+LookUps = Callable[..., LookUp]
+"""Return the look-up for a round; an argument: with some rules of the errata switched on."""
 
 
 def unexplained(_: Divergence) -> None:
@@ -121,7 +123,7 @@ class _Tally:
         relations: Iterable[Relation[Evidence]],
         evidence: Evidence,
         event: int | None,
-        catalogue: Callable[[], LookUp] = _no_catalogue,
+        catalogue: LookUps = _no_catalogue,
     ) -> frozenset[str]:
         """Compare by rows of the registry; ``event`` is where, None for a whole trace.
 
@@ -141,6 +143,7 @@ class _Tally:
             found = tuple(relation.compare(evidence))
             if relation.counted:
                 self.count(relation, 1 if relation.times is None else relation.times(evidence), event)
+            complete = True
             if found and relation.by_model:
                 look_up = look_up or catalogue()
                 complete = self.take(relation, found, event, look_up)
@@ -149,7 +152,7 @@ class _Tally:
                 complete = self.take(relation, found, event)
                 if relation.by_rule:
                     by_rule |= {one.name for one in found if isinstance(one, Divergence)}
-            if not found or complete:
+            if complete:
                 whole.append(relation)
         for relation, why in impossible:
             if any(relation.stand_in in row.counted for row in whole):
@@ -202,17 +205,19 @@ class _Tally:
         ]
 
     def attribute(
-        self, begin: int, by_rule: frozenset[str], at: RoundEvidence, errata: TargetErrata, catalogue: Catalogue
+        self, begin: int, by_rule: frozenset[str], at: RoundEvidence, errata: TargetErrata, catalogue: LookUps
     ) -> None:
-        """Set the causes among the errata of the divergences from ``begin`` on, all of one round."""
+        """Set the causes among the errata of the divergences from ``begin`` on, all of one round.
+
+        ``by_rule`` as :meth:`compare` returned it; ``catalogue`` returns the look-up of the round with some rules.
+        """
         found: Iterable[Divergence] = self.unexplained(begin)
         if not found:
             return
         known = of_a_round(tuple(found), by_rule, at, errata)
         if known is not None:
             found = with_causes(found, at.round.first, known)
-        look_up = partial(catalogue.explainer, at.round, at.prediction, at.lossy)
-        self.replace_unexplained(begin, by_catalogue(found, look_up, errata))
+        self.replace_unexplained(begin, by_catalogue(found, catalogue, errata))
 
 
 def check(
@@ -258,10 +263,10 @@ def check(
         if gic is not None:
             compared.append(evidence)
         begin = len(tally.judged)
-        look_up = partial(catalogue.explainer, round_, prediction, lossy)
-        by_rule = tally.compare(rows, evidence, round_.first, look_up)
+        look_ups = partial(catalogue.explainer, round_, prediction, lossy)
+        by_rule = tally.compare(rows, evidence, round_.first, look_ups)
         if attributes and len(tally.judged) > begin:
-            tally.attribute(begin, by_rule, evidence, errata, catalogue)
+            tally.attribute(begin, by_rule, evidence, errata, look_ups)
     begin = len(tally.judged)
     for of_run, event, found in of_runs:
         tally.take_run(of_run, found, event)
