@@ -21,13 +21,14 @@ from harness.relations import save_restore
 from harness.relations.evidence import predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.host import compare_entry_state
+from harness.scenario.agent_program import compile_scenario
 from harness.scenario.code_layout import codes_of
 from harness.scenario.requirements import uses_gic
 from harness.scenario.scenario import Scenario, format_scenario, parse
 from harness.trace.events import EXIT, Trace
 from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
-from harness.vm.executor import Executor, compile_scenario
+from harness.vm.executor import Executor
 
 SAMPLE = 60
 """Number of scenarios that are measured."""

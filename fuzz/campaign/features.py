@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 from fuzz.campaign.counters_file import COVERAGE_SIZE
@@ -51,10 +50,16 @@ def _detail_of(event: Switch) -> int:
     return event.esr & _SYNDROME if ec == exits.EC_BY_NAME["DABT_LOW"] else _NO_DETAIL
 
 
-def _turns(trace: Trace) -> Iterator[int]:
+_Turn = tuple[str, str, int, tuple[int, ...]]
+"""The exit class before, this one, its detail, how KVM handled it."""
+
+
+def _turns(trace: Trace) -> set[_Turn]:
+    """Return how each vCPU went on; most turns of a scenario are there several times."""
     before, exit_class = "", "FIRST"
     detail = _NO_DETAIL
     reasons: list[int] = []
+    found: set[_Turn] = set()
     for event in trace.events:
         if not isinstance(event, Switch):
             continue
@@ -64,15 +69,17 @@ def _turns(trace: Trace) -> Iterator[int]:
         elif event.kind == USER:
             reasons.append(event.code)
         elif event.kind == ENTRY:
-            outcome = (*reasons[:2], event.pending)
-            yield _turn(before, exit_class, outcome)
-            yield _detail(exit_class, detail, outcome)
+            found.add((before, exit_class, detail, (*reasons[:2], event.pending)))
             reasons.clear()
+    return found
 
 
 def features(trace: Trace, checked: CheckResult) -> set[int]:
     """Return the counters that a scenario hits, each once: the number of hits says little about a list of steps."""
-    found = set(_turns(trace))
+    found: set[int] = set()
+    for before, exit_class, detail, outcome in _turns(trace):
+        found.add(_turn(before, exit_class, outcome))
+        found.add(_detail(exit_class, detail, outcome))
     for exit_class, path in set(checked.paths):  # most are there several times
         found |= _decisions(exit_class, path)
     return found

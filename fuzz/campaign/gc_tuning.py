@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 
-YOUNG = 50_000
+YOUNG = 400_000
 """Number of new objects that starts a garbage collection, which finds nothing: the project's values have no cycles."""
 
 

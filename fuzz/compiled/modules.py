@@ -54,6 +54,8 @@ MODULES: tuple[str, ...] = (
     "harness.relations.save_restore",
     "harness.relations.switch",
     "harness.relations.userspace_actions",
+    "harness.scenario.agent_operations",
+    "harness.scenario.agent_program",
     "harness.scenario.code_layout",
     "harness.trace.debug_state",
     "harness.trace.decode",

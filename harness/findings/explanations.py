@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from harness.arch import exceptions, exits, reset_values
@@ -43,11 +42,14 @@ class Case:
     prediction: Prediction
     lossy: Mapping[int, int]
     errata: frozenset[str] = NONE
+    _allowed: list[frozenset[str] | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def allowed(self) -> frozenset[str] | None:
         """How the contract allows KVM to end the exit (:mod:`harness.relations.expected_outcome`)."""
-        return expected_outcomes(self.round, self.errata)
+        if not self._allowed:
+            self._allowed.append(expected_outcomes(self.round, self.errata))
+        return self._allowed[0]
 
     @property
     def ends_as_it_may(self) -> bool:

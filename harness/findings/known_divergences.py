@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,11 +145,8 @@ class Catalogue:
 
     level: str
     entries: tuple[Known, ...]
-
-    @cached_property
-    def _found(self) -> dict[Where, _Rows]:
-        """The rows found so far: the same few hundred recur."""
-        return {}
+    _found: dict[Where, _Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The rows found so far: the same few hundred recur."""
 
     def _row(self, relation: str, register: str, among: Sequence[Known]) -> _Row:
         """Look up the entries that may explain a divergence, ``among`` those whose conditions on the round hold."""

@@ -28,7 +28,7 @@ from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import Round
 
-PATIENCE = 4
+PATIENCE = 16
 """So many rounds of a kind that no noted way fits are replayed for each way that is learnt: that takes as long as ten
 replays, and most ways of rare rounds are never taken again."""
 AUDIT = 256

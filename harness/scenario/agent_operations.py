@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from harness import protocol
 from harness.arch import debug_registers
@@ -20,31 +21,33 @@ def shaping(scenario: Scenario) -> Iterator[Step]:
         yield from map(slot_step, scenario.slots)
 
 
+_ARGUMENTS: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
+    {
+        "set": lambda name, value: (BY_NAME[name].one_reg, value),
+        "complete": lambda value: (value, 0),
+        "serror": lambda value: (value, int(value != 0)),
+        "irq_line": lambda name, value: (protocol.LINES[name], value),
+        "gic_line": lambda name, number, level: (protocol.GIC_LINES[name] | number, level),
+        "mp_state": lambda name: (MP_STATES[name], 0),
+        "write": lambda address, value: (address, value),
+        "slot": lambda *args: memory_slots.pack(slot_of(Step("slot", args))),
+        "drop_slot": lambda *args: memory_slots.pack(slot_of(Step("drop_slot", args))),
+        "debug": lambda name: (protocol.DEBUG_WAYS[name], 0),
+        "breakpoint": lambda number, address, name: (
+            address,
+            number << 32 | debug_registers.breakpoint_control(BREAKS_AT[name]),
+        ),
+        "watchpoint": lambda number, address, length, name: (
+            address,
+            number << 32 | debug_registers.watchpoint_control(length, WATCHES[name]),
+        ),
+        "forge": lambda name, value: (protocol.FORGE[name], value),
+    }
+)
+"""From the operands of a host step to the arguments of its operation (``protocol.OPS``); both 0 for any other step."""
+
+
 def host_arguments(step: Step) -> tuple[int, int]:
-    """Return the arguments of a host step's operation (``protocol.OPS``); the exported C program uses them as well."""
-    match step.kind, step.args:
-        case "set", (str(name), int(value)):
-            return BY_NAME[name].one_reg, value
-        case "complete", (int(value),):
-            return value, 0
-        case "serror", (int(value),):
-            return value, int(value != 0)
-        case "irq_line", (str(name), int(value)):
-            return protocol.LINES[name], value
-        case "gic_line", (str(name), int(number), int(level)):
-            return protocol.GIC_LINES[name] | number, level
-        case "mp_state", (str(name),):
-            return MP_STATES[name], 0
-        case "write", (int(address), int(value)):
-            return address, value
-        case (("slot" | "drop_slot"), _):
-            return memory_slots.pack(slot_of(step))
-        case "debug", (str(name),):
-            return protocol.DEBUG_WAYS[name], 0
-        case "breakpoint", (int(number), int(address), str(name)):
-            return address, number << 32 | debug_registers.breakpoint_control(BREAKS_AT[name])
-        case "watchpoint", (int(number), int(address), int(length), str(name)):
-            return address, number << 32 | debug_registers.watchpoint_control(length, WATCHES[name])
-        case "forge", (str(name), int(value)):
-            return protocol.FORGE[name], value
-    return 0, 0
+    """Return the arguments of a host step's operation; the exported C program uses them as well."""
+    arguments = _ARGUMENTS.get(step.kind)
+    return (0, 0) if arguments is None else arguments(*step.args)

@@ -6,7 +6,7 @@ Each vCPU has a window of CODE with its instructions at consecutive addresses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -52,44 +52,68 @@ def base_of(context: int) -> int:
     return CODE.base + CONTEXTS[context].window * WINDOW_SIZE
 
 
+class CodeLayout(NamedTuple):
+    """Where all guest steps of a scenario are; the functions below have each part of it."""
+
+    placed: tuple[Placed, ...]
+    ends: Mapping[int, int]
+    codes: Mapping[bool, Code]
+
+
 @lru_cache(maxsize=64)
+def layout_of(scenario: Scenario) -> CodeLayout:
+    """Return the layout of a scenario's code."""
+    first = first_context(scenario)
+    steps, ends_at = _place(scenario, first)
+    kinds = (False, True) if needs_protected(scenario) else (False,)
+    return CodeLayout(steps, ends_at, {protected: _code(steps, ends_at, protected) for protected in kinds})
+
+
 def placed(scenario: Scenario) -> tuple[Placed, ...]:
     """Return the guest steps in the order of the scenario."""
-    context = first = first_context(scenario)
+    return layout_of(scenario).placed
+
+
+def ends(scenario: Scenario) -> Mapping[int, int]:
+    """Return, for each vCPU that a scenario uses, the address after its last instruction; the first vCPU comes last."""
+    return layout_of(scenario).ends
+
+
+def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
+    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own RAM, all others share one.
+
+    Each with the trap after each vCPU's last step.
+    """
+    return layout_of(scenario).codes
+
+
+def code_of(scenario: Scenario, protected: bool = False) -> Code:
+    """Return the code that all VMs but a protected one share; ``protected``: that of the protected VM."""
+    layout = layout_of(scenario)
+    return layout.codes[protected] if protected in layout.codes else _code(layout.placed, layout.ends, protected)
+
+
+def _place(scenario: Scenario, first: int) -> tuple[tuple[Placed, ...], Mapping[int, int]]:
+    """Return the guest steps and :func:`ends`; ``first`` is the vCPU that the scenario starts with."""
+    context, used = first, {}
     free: dict[int, int] = {}
     steps: list[Placed] = []
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
+            used[context] = 0
         elif (word := instruction(step)) is not None:
             address = free.get(context) or base_of(context)
             free[context] = address + 4
             steps.append(Placed(index, context, address, word))
-    return tuple(steps)
+    order = used | {first: 0}
+    return tuple(steps), {context: free.get(context) or base_of(context) for context in order}
 
 
-def ends(scenario: Scenario) -> Mapping[int, int]:
-    """Return, for each vCPU that a scenario uses, the address after its last instruction; the first vCPU comes last."""
-    first = first_context(scenario)
-    found = {context_named(first, str(s.args[0])): 0 for s in scenario.steps if s.kind == "vcpu"} | {first: 0}
-    found = {context: base_of(context) for context in found}
-    for step in placed(scenario):
-        found[step.context] = step.address + 4
-    return found
-
-
-@lru_cache(maxsize=64)
-def code_of(scenario: Scenario, protected: bool = False) -> Code:
-    """Return the guest's code, with the trap after each vCPU's last step; ``protected``: that of the protected VM."""
+def _code(steps: Sequence[Placed], ends_at: Mapping[int, int], protected: bool) -> Code:
     there = frozenset(i for i, c in enumerate(CONTEXTS) if (c.machine == PROTECTED_MACHINE) == protected)
-    words = {step.address: step.word for step in placed(scenario) if step.context in there}
-    for context, end in ends(scenario).items():
+    words = {step.address: step.word for step in steps if step.context in there}
+    for context, end in ends_at.items():
         if context in there:
             words |= {end + 4 * i: word for i, word in enumerate(PROTECTED_FILL if protected else FILL)}
     return Code(words, protected)
-
-
-def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
-    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own RAM, all others share one."""
-    kinds = (False, True) if needs_protected(scenario) else (False,)
-    return {protected: code_of(scenario, protected) for protected in kinds}

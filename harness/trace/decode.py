@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -42,6 +42,18 @@ _SIZES: Mapping[int, int] = {
 }
 
 
+@lru_cache(maxsize=8)
+def _reader(size: int, slots: tuple[int, ...]) -> Callable[[bytes], tuple[int, ...]]:
+    order = sorted(set(slots))
+    formats, at = "", 0
+    for slot in order:
+        formats += f"{8 * (slot - at)}xQ" if slot != at else "Q"
+        at = slot + 1
+    words = struct.Struct(f"<{formats}{size - 8 * at}x").unpack
+    pick = itemgetter(*(order.index(slot) for slot in slots))
+    return lambda context: pick(words(context))
+
+
 @dataclass(frozen=True)
 class ContextLayout:
     """Where ``struct kvm_cpu_context`` keeps the registers of one kernel build, in u64 slots from its start."""
@@ -50,17 +62,9 @@ class ContextLayout:
     slots: tuple[int, ...]  # one a register of registers.STATE
     vectors: int = 0  # byte offset of the FP and SIMD registers (struct user_fpsimd_state), 0 if unknown
 
-    @cached_property
-    def values(self) -> Callable[[bytes], tuple[int, ...]]:
-        """Take the bytes of a whole context to the register values."""
-        order = sorted(set(self.slots))
-        formats, at = "", 0
-        for slot in order:
-            formats += f"{8 * (slot - at)}xQ" if slot != at else "Q"
-            at = slot + 1
-        words = struct.Struct(f"<{formats}{self.size - 8 * at}x").unpack
-        pick = itemgetter(*(order.index(slot) for slot in self.slots))
-        return lambda context: pick(words(context))
+    def reader(self) -> Callable[[bytes], tuple[int, ...]]:
+        """Return the function from the bytes of a whole context to the register values."""
+        return _reader(self.size, self.slots)
 
     def to_json(self) -> Mapping[str, object]:
         """The layout as plain data."""
@@ -98,7 +102,7 @@ def decode(area: bytes | memoryview, layout: ContextLayout) -> Records:
     vectors: list[Vectors] = []
     points: list[Points] = []
     lists: list[Lists] = []
-    append, header, words, values_of = events.append, _HEADER.unpack_from, _SWITCH.unpack_from, layout.values
+    append, header, words, values_of = events.append, _HEADER.unpack_from, _SWITCH.unpack_from, layout.reader()
     area = bytes(area)
     switch_size = protocol.SWITCH_SIZE + layout.size
     sizes = {ENTRY: switch_size, EXIT: switch_size, USER: switch_size, **_SIZES}

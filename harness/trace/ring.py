@@ -25,7 +25,7 @@ def decode(area: memoryview, tail: int, head: int, layout: ContextLayout) -> Ite
     AgentProtocolError: a record that the protocol does not have.
     """
     size = len(area)
-    header, values_of = protocol.RECORD_HEADER, layout.values
+    header, values_of = protocol.RECORD_HEADER, layout.reader()
     sizes = dict.fromkeys((ENTRY, EXIT, USER), protocol.SWITCH_SIZE + layout.size) | {API: protocol.API_SIZE}
     while tail < head:
         at = tail % size

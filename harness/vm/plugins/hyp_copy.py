@@ -197,7 +197,7 @@ class HypMap(Words):
         A run of a vCPU is one entry and one exit in both.  If one of the two is full (the trace is not ``complete``),
         the rest of the other is ignored.  AgentProtocolError: they do not match.
         """
-        count, size = self.word("count"), self.word("record_size")
+        count, size, values_of = self.word("count"), self.word("record_size"), layout.reader()
         if self.word("missed"):
             raise AgentProtocolError(f"{self.word('missed')} times a vCPU ran of which the hypervisor has no copy")
         runs = [(index, event) for index, event in enumerate(events) if event.kind in (ENTRY, EXIT)]
@@ -211,5 +211,5 @@ class HypMap(Words):
             if kind != (ENTER if event.kind == ENTRY else LEAVE) or owners.setdefault(event.context, host) != host:
                 raise AgentProtocolError(f"copy {number} of the hypervisor's vCPU, at {vcpu:#x}, is out of order")
             context = bytes(self._memory[at + HEAD.size : at + size])
-            found.append(Hyp(index, hcr, layout.values(context)))
+            found.append(Hyp(index, hcr, values_of(context)))
         return tuple(found)

@@ -58,3 +58,8 @@ def test_all_that_compiled_modules_import_is_in_the_key() -> None:
 def test_no_level_of_the_model_is_compiled() -> None:
     """It runs over numbers that are no int, which compiled code refuses."""
     assert not [name for name in MODULES if name.startswith("harness.model")]
+
+
+def test_no_compiled_module_relies_on_cached_property() -> None:
+    """Compiled code computes one at each use, as any property."""
+    assert not [name for name in MODULES if "cached_property" in ALL[name].read_text()]
