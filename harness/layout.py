@@ -8,6 +8,7 @@ The window below 1 GiB has no memory slot: every access there is MMIO.  1 GiB is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +36,20 @@ class Region:
         return isinstance(address, int) and self.base <= address < self.end
 
 
-MMIO = Region("mmio", 0x0000_0000, 0x4000_0000, False, "no slot: every access exits to userspace")
-CODE = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction for each guest step, contiguous", True)
-VECTORS = Region("vectors", 0x4001_0000, 0x0001_0000, True, "EL1 vectors: one trapping instruction each", True)
-DATA = Region(
+MMIO: Final = Region("mmio", 0x0000_0000, 0x4000_0000, False, "no slot: every access exits to userspace")
+CODE: Final = Region("code", 0x4000_0000, 0x0001_0000, True, "one instruction for each guest step, contiguous", True)
+VECTORS: Final = Region("vectors", 0x4001_0000, 0x0001_0000, True, "EL1 vectors: one trapping instruction each", True)
+DATA: Final = Region(
     "data", 0x4002_0000, 0x000E_0000, True, "RAM, unmapped at stage 2 when a scenario starts", home=0x4002_0000
 )
-HOLE = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but not MMIO for the model")
+HOLE: Final = Region("hole", 0x4010_0000, 0xBFF0_0000, False, "above RAM: no slot, but not MMIO for the model")
 
-REGIONS: tuple[Region, ...] = (MMIO, CODE, VECTORS, DATA, HOLE)
+REGIONS: Final[tuple[Region, ...]] = (MMIO, CODE, VECTORS, DATA, HOLE)
 
 # KVM's in-kernel interrupt controller, in the VM that has one: inside MMIO, but no access exits to userspace.
-GICD = Region("gicd", 0x0800_0000, 0x0001_0000, False, "the distributor of an in-kernel GICv3")
-GICR = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 KiB for each vCPU")
-GIC_INTERRUPTS = 64
+GICD: Final = Region("gicd", 0x0800_0000, 0x0001_0000, False, "the distributor of an in-kernel GICv3")
+GICR: Final = Region("gicr", 0x080A_0000, 0x0004_0000, False, "its redistributors, 128 KiB for each vCPU")
+GIC_INTERRUPTS: Final = 64
 """SGIs, PPIs and SPIs of that GIC (KVM_DEV_ARM_VGIC_GRP_NR_IRQS; its minimum)."""
 
 
@@ -63,9 +64,9 @@ class Context:
     what: str
 
 
-WINDOW_SIZE = 0x2000
+WINDOW_SIZE: Final = 0x2000
 # The agent keeps all of them in this order; a record's flags have the index.
-CONTEXTS: tuple[Context, ...] = (
+CONTEXTS: Final[tuple[Context, ...]] = (
     Context("0.0", 0, 0, 0, "the vCPU that a scenario starts with, alone in its VM"),
     Context("0.0", 1, 0, 0, "the same in a VM with two vCPUs, where a scenario names 0.1"),
     Context("0.1", 1, 1, 2, "the other vCPU of that VM"),
@@ -75,29 +76,31 @@ CONTEXTS: tuple[Context, ...] = (
     Context("2.1", 4, 1, 7, "the other vCPU of that VM"),
     Context("p.1", 3, 1, 3, "the other vCPU of the protected VM"),
 )
-ALONE, PAIR = 0, 1
+ALONE: Final = 0
+PAIR: Final = 1
 """Indices of the first two contexts."""
-NISV_MACHINE = 2
+NISV_MACHINE: Final = 2
 """The VM with KVM_CAP_ARM_NISV_TO_USER (KVM API 5, KVM_EXIT_ARM_NISV)."""
-PROTECTED_MACHINE = 3
+PROTECTED_MACHINE: Final = 3
 """The protected VM: the host can access only memory that the guest shares with it; no slot is read-only
 (Documentation/virt/kvm/arm/pkvm.rst)."""
-PROTECTED_VCPUS = tuple(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
+PROTECTED_VCPUS: Final = tuple(i for i, context in enumerate(CONTEXTS) if context.machine == PROTECTED_MACHINE)
 """Indices of its vCPUs in CONTEXTS."""
-PROTECTED, PROTECTED_NAMES = PROTECTED_VCPUS[0], tuple(CONTEXTS[number].name for number in PROTECTED_VCPUS)
-GIC_MACHINE = 4
+PROTECTED: Final = PROTECTED_VCPUS[0]
+PROTECTED_NAMES: Final = tuple(CONTEXTS[number].name for number in PROTECTED_VCPUS)
+GIC_MACHINE: Final = 4
 """The VM with an in-kernel GICv3 (KVM_DEV_TYPE_ARM_VGIC_V3)."""
-CONTEXT_NAMES: tuple[str, ...] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
+CONTEXT_NAMES: Final[tuple[str, ...]] = tuple(dict.fromkeys(context.name for context in CONTEXTS))
 
-MAX_STEPS = 256
+MAX_STEPS: Final = 256
 """Maximum number of steps in a scenario; each guest step is one 4-byte slot of CODE."""
 
-TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 0, 0, 6, 1)
+TRAP_REGISTER: Final[tuple[int, int, int, int, int]] = (3, 0, 0, 6, 1)
 """VECTORS, and CODE after the scenario, are filled with a read of this register (ID_AA64ISAR1_EL1) into XZR.
 
 It always traps (HCR_EL2.TID3) and changes only PC; at EL0 it is UNDEFINED.
 """
-PROTECTED_TRAP_REGISTER: tuple[int, int, int, int, int] = (3, 1, 0, 0, 1)
+PROTECTED_TRAP_REGISTER: Final[tuple[int, int, int, int, int]] = (3, 1, 0, 0, 1)
 """The same for a protected VM, whose ID registers EL2 emulates without an exit to the host; CLIDR_EL1 exits to the
 host.
 

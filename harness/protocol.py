@@ -12,14 +12,15 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from harness.layout import CONTEXTS
 
-MAGIC = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
-PAGE = 4096
-RING_MIB = 64
+MAGIC: Final = 0x315A_4657_4F44_4853  # "SHDOWFZ1"
+PAGE: Final = 4096
+RING_MIB: Final = 64
 """Size of the mailbox when a whole program is recorded: room for 40 000 records, so that the probe rarely waits."""
-WINDOWS = 1 + max(context.window for context in CONTEXTS)
+WINDOWS: Final = 1 + max(context.window for context in CONTEXTS)
 """Parts of CODE; each holds the code of one vCPU."""
 
 
@@ -32,7 +33,7 @@ class Word:
 
 
 # The control page, in order.  "host" below is the fuzzer, outside the VM.
-CONTROL: tuple[Word, ...] = (
+CONTROL: Final[tuple[Word, ...]] = (
     Word("magic", "MAGIC once the agent is ready"),
     Word("request", "host: number of the request to run; the agent polls it"),
     Word("reply", "agent: number of the last request that it finished"),
@@ -74,15 +75,15 @@ CONTROL: tuple[Word, ...] = (
     Word("debug", "agent: how userspace debugs the current vCPU (DEBUG marks)"),
     Word("lists", "host: 1 to record the virtual CPU interface of a vCPU with an in-kernel GIC"),
 )
-CONTROL_OFFSET: Mapping[str, int] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
+CONTROL_OFFSET: Final[Mapping[str, int]] = MappingProxyType({w.name: 8 * i for i, w in enumerate(CONTROL)})
 
-PROGRAM_OFFSET = PAGE
-PROGRAM_SIZE = 63 * PAGE
-TRACE_OFFSET = 64 * PAGE
+PROGRAM_OFFSET: Final = PAGE
+PROGRAM_SIZE: Final = 63 * PAGE
+TRACE_OFFSET: Final = 64 * PAGE
 
-OP_FORMAT = struct.Struct("<IIQQ")  # operation, step, a, b
+OP_FORMAT: Final = struct.Struct("<IIQQ")  # operation, step, a, b
 
-OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
+OPS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {
         "begin": (1, "a=1: create new VMs; else reset vCPUs, unmap and zero RAM; b: the vCPU to start with"),
         "code": (2, "write the instruction word b to guest address a"),
@@ -112,58 +113,67 @@ OPS: Mapping[str, tuple[int, str]] = MappingProxyType(
     }
 )
 
-OP_SET, OP_RESET, OP_ABORT, OP_SERROR, OP_IRQ_LINE, OP_FINISH, OP_WRITE, OP_GIC_LINE, OP_HELD = (
-    OPS[name][0] for name in ("set", "reset", "abort", "serror", "irq_line", "finish", "write", "gic_line", "held")
-)
-DEBUG_STEPS = ("debug", "breakpoint", "watchpoint")
+OP_SET: Final = OPS["set"][0]
+OP_RESET: Final = OPS["reset"][0]
+OP_ABORT: Final = OPS["abort"][0]
+OP_SERROR: Final = OPS["serror"][0]
+OP_IRQ_LINE: Final = OPS["irq_line"][0]
+OP_FINISH: Final = OPS["finish"][0]
+OP_WRITE: Final = OPS["write"][0]
+OP_GIC_LINE: Final = OPS["gic_line"][0]
+OP_HELD: Final = OPS["held"][0]
+DEBUG_STEPS: Final = ("debug", "breakpoint", "watchpoint")
 """Steps of KVM_SET_GUEST_DEBUG, and their operations."""
 OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT = (OPS[name][0] for name in DEBUG_STEPS)
-DEBUG_OPS = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
+DEBUG_OPS: Final = frozenset({OP_DEBUG, OP_BREAKPOINT, OP_WATCHPOINT})
 """Operations of KVM_SET_GUEST_DEBUG."""
 
-LINES: Mapping[str, int] = MappingProxyType({"irq": 0, "fiq": 1})
+LINES: Final[Mapping[str, int]] = MappingProxyType({"irq": 0, "fiq": 1})
 """Interrupt lines of a vCPU without in-kernel GIC (KVM API 4.25 KVM_IRQ_LINE)."""
 
-GIC_LINES: Mapping[str, int] = MappingProxyType({"spi": 1 << 24, "ppi": 2 << 24})
+GIC_LINES: Final[Mapping[str, int]] = MappingProxyType({"spi": 1 << 24, "ppi": 2 << 24})
 """Types of the inputs of an in-kernel GIC, as KVM_IRQ_LINE expects them in the bits above the number (KVM API 4.25)."""
 
-FORGE: Mapping[str, int] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
+FORGE: Final[Mapping[str, int]] = MappingProxyType({"code": 1, "esr": 2, "far": 4, "hpfar": 8})
 """Fields that a forged exit replaces before KVM's handler reads them: marks in the flags of its record."""
-MARK_CALL = 16
+MARK_CALL: Final = 16
 """Mark of a forged exit whose instruction was an HVC: its preferred return address is the next instruction."""
 
-DEBUG: Mapping[str, int] = MappingProxyType({"debugged": 32, "stepped": 64})
+DEBUG: Final[Mapping[str, int]] = MappingProxyType({"debugged": 32, "stepped": 64})
 """Marks of an entry, exit or user record of a vCPU that userspace debugs, and of one that it steps."""
-MARK_STEP_BEGINS = 128
+MARK_STEP_BEGINS: Final = 128
 """Mark that the host adds when it decodes an entry (harness/trace/debug_state.py): KVM had set PSTATE.SS for
 userspace's single step."""
-DEBUG_WAYS: Mapping[str, int] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
+DEBUG_WAYS: Final[Mapping[str, int]] = MappingProxyType({"off": 0, "step": 1, "brk": 2, "step_brk": 3})
 """Arguments of a ``debug`` step: KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, both, or no debugging at all."""
-BREAKPOINTS = 4
+BREAKPOINTS: Final = 4
 """Number of breakpoints, and of watchpoints, that a scenario may set: every CPU model of harness/arch/cpu_models.py has
 at least as many."""
 
-STATUS: Mapping[str, int] = MappingProxyType({"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5})
+STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {"ok": 0, "ioctl": 1, "stuck": 2, "bad_op": 3, "runaway": 4, "absent": 5}
+)
 """How a request ended; ``stuck``: KVM_RUN returns without having run the guest; ``runaway``: the guest runs, but makes
 no progress (harness/vm/guest/runaway.h and the two budgets)."""
 
-STOP: Mapping[str, int] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "runaway": 8})
+STOP: Final[Mapping[str, int]] = MappingProxyType({"reached": 1, "outside": 2, "sleep": 4, "runaway": 8})
 
 # Values of control.record.  area: filled from its start; a record that does not fit is dropped and counted.  ring: head
 # and tail only grow, the probe waits for room.
-RECORD_TO: Mapping[str, int] = MappingProxyType({"area": 1, "ring": 2})
+RECORD_TO: Final[Mapping[str, int]] = MappingProxyType({"area": 1, "ring": 2})
 
 # Records of the trace area.  Every record starts with RECORD_HEADER.
-RECORD_HEADER = struct.Struct("<IIII")  # type, size in bytes, step, flags
-RECORD_TYPES: Mapping[str, int] = MappingProxyType(
+RECORD_HEADER: Final = struct.Struct("<IIII")  # type, size in bytes, step, flags
+RECORD_TYPES: Final[Mapping[str, int]] = MappingProxyType(
     {"entry": 1, "exit": 2, "user": 3, "host": 4, "api": 5, "debug": 6, "lists": 7}
 )
 
 # The flags of a record's header identify its VM and vCPU.  Bits 0 to 7 are for marks.
-FLAGS_VCPU_SHIFT, FLAGS_VM_SHIFT = 8, 16
+FLAGS_VCPU_SHIFT: Final = 8
+FLAGS_VM_SHIFT: Final = 16
 
 # Words after the header of entry, exit and user records; struct kvm_cpu_context follows them unchanged.
-SWITCH_WORDS: tuple[Word, ...] = (
+SWITCH_WORDS: Final[tuple[Word, ...]] = (
     Word("code", "exit: exception code of the world switch; user: kvm_run.exit_reason"),
     Word("error", "user: errno that KVM_RUN returns"),
     Word("esr_el2", "vcpu.arch.fault.esr_el2"),
@@ -175,38 +185,39 @@ SWITCH_WORDS: tuple[Word, ...] = (
     Word("mmio_len", "user: kvm_run.mmio.len, bit 8 set for a write"),
     Word("mmio_data", "user: kvm_run.mmio.data; KVM_EXIT_DEBUG: debug.arch.far"),
 )
-MMIO_WRITE = 1 << 8
+MMIO_WRITE: Final = 1 << 8
 """Mark of a write in the record's ``mmio_len``."""
-SWITCH_SIZE = RECORD_HEADER.size + 8 * len(SWITCH_WORDS)
+SWITCH_SIZE: Final = RECORD_HEADER.size + 8 * len(SWITCH_WORDS)
 
 # Normalised from vcpu.arch.iflags, whose bits differ between kernels.
-PENDING: Mapping[str, int] = MappingProxyType(
+PENDING: Final[Mapping[str, int]] = MappingProxyType(
     {"increment_pc": 1, "exception": 2, "sync_el1": 4, "irq_el1": 8, "fiq_el1": 16, "serror_el1": 32, "other": 64}
 )
 
-HOST_WORDS: tuple[Word, ...] = (
+HOST_WORDS: Final[tuple[Word, ...]] = (
     Word("op", "the operation (OPS)"),
     Word("a", "its first argument"),
     Word("b", "its second argument"),
     Word("error", "0, or the errno of the ioctl's failure"),
     Word("why", "1 if it is a step of the scenario, 0 if the agent did it to continue"),
 )
-HOST_SIZE = RECORD_HEADER.size + 8 * len(HOST_WORDS)
+HOST_SIZE: Final = RECORD_HEADER.size + 8 * len(HOST_WORDS)
 
 # Follows an entry or exit record if control.points is set (scenarios that use debugging): KVM's debug controls, and the
 # guest's breakpoints and watchpoints (vcpu.arch.vcpu_debug_state).
-DEBUG_REGISTERS = ("dbgbvr", "dbgbcr", "dbgwvr", "dbgwcr")
-DEBUG_WORDS: tuple[Word, ...] = (
+DEBUG_REGISTERS: Final = ("dbgbvr", "dbgbcr", "dbgwvr", "dbgwcr")
+DEBUG_WORDS: Final[tuple[Word, ...]] = (
     Word("mdcr_el2", "vcpu.arch.mdcr_el2"),
     *(Word(f"{name}{i}_el1", "the guest's own") for name in DEBUG_REGISTERS for i in range(BREAKPOINTS)),
 )
-DEBUG_NAMES: tuple[str, ...] = tuple(word.name for word in DEBUG_WORDS)
-DEBUG_SIZE = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
+DEBUG_NAMES: Final[tuple[str, ...]] = tuple(word.name for word in DEBUG_WORDS)
+DEBUG_SIZE: Final = RECORD_HEADER.size + 8 * len(DEBUG_WORDS)
 
 # Follows an entry, exit or user record of a vCPU with an in-kernel GICv3 (control.lists), from vgic_cpu.vgic_v3.
 # The interrupt lists are those of the last entry; KVM stores the other two kinds of registers when the vCPU is put.
-LIST_REGISTERS, ACTIVE_PRIORITIES = 16, 4
-LIST_WORDS: tuple[Word, ...] = (
+LIST_REGISTERS: Final = 16
+ACTIVE_PRIORITIES: Final = 4
+LIST_WORDS: Final[tuple[Word, ...]] = (
     Word("used_lrs", "how many list registers KVM loads, from the first on; 0 after an exit"),
     Word("ich_hcr_el2", "vgic_hcr"),
     Word("ich_vmcr_el2", "user: vgic_vmcr"),
@@ -214,11 +225,11 @@ LIST_WORDS: tuple[Word, ...] = (
     *(Word(f"ich_ap1r{i}_el2", "user: vgic_ap1r") for i in range(ACTIVE_PRIORITIES)),
     *(Word(f"ich_lr{i}_el2", "vgic_lr") for i in range(LIST_REGISTERS)),
 )
-LIST_SIZE = RECORD_HEADER.size + 8 * len(LIST_WORDS)
+LIST_SIZE: Final = RECORD_HEADER.size + 8 * len(LIST_WORDS)
 
 # KVM API calls of a recorded program (harness/vm/guest/watch.h); the header's flags identify the VM, and the vCPU if
 # any.
-API_WORDS: tuple[Word, ...] = (
+API_WORDS: Final[tuple[Word, ...]] = (
     Word("op", "the call (API)"),
     Word("a", "its first argument"),
     Word("b", "its second argument"),
@@ -226,9 +237,9 @@ API_WORDS: tuple[Word, ...] = (
     Word("d", "its fourth argument"),
     Word("error", "0, or the errno of the failure"),
 )
-API_SIZE = RECORD_HEADER.size + 8 * len(API_WORDS)
+API_SIZE: Final = RECORD_HEADER.size + 8 * len(API_WORDS)
 
-API: Mapping[str, tuple[int, str]] = MappingProxyType(
+API: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {
         "set_register": (1, "KVM_SET_ONE_REG: id a, value b (its low 64 bits)"),
         "reset": (
@@ -246,6 +257,6 @@ API: Mapping[str, tuple[int, str]] = MappingProxyType(
         "attribute": (11, "KVM_SET_DEVICE_ATTR of a vCPU: group a, attribute b, value c (its low 64 bits)"),
     }
 )
-RESET_BY: Mapping[str, int] = MappingProxyType({"unsaid": 0, "init": 1, "cpu_on": 2})
+RESET_BY: Final[Mapping[str, int]] = MappingProxyType({"unsaid": 0, "init": 1, "cpu_on": 2})
 """Why a vCPU was reset: a pending CPU_ON (vcpu.arch.reset_state), or not; older recordings do not have it."""
-EVENT: Mapping[str, int] = MappingProxyType({"serror": 1, "external_abort": 2})
+EVENT: Final[Mapping[str, int]] = MappingProxyType({"serror": 1, "external_abort": 2})

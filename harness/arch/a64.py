@@ -11,22 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
 import capstone
 
 from harness.arch.registers import Encoding
 from harness.layout import TRAP_REGISTER
 
-ZERO = 31
+ZERO: Final = 31
 """Register number of wzr and xzr (and of sp where a base register is meant)."""
 
-W_NAMES: tuple[str, ...] = (*(f"w{i}" for i in range(31)), "wzr")
-X_NAMES: tuple[str, ...] = (*(f"x{i}" for i in range(31)), "xzr")
-NUMBER: Mapping[str, int] = MappingProxyType({name: i % 32 for i, name in enumerate(W_NAMES + X_NAMES)})
+W_NAMES: Final[tuple[str, ...]] = (*(f"w{i}" for i in range(31)), "wzr")
+X_NAMES: Final[tuple[str, ...]] = (*(f"x{i}" for i in range(31)), "xzr")
+NUMBER: Final[Mapping[str, int]] = MappingProxyType({name: i % 32 for i, name in enumerate(W_NAMES + X_NAMES)})
 
 
-V_NAMES: tuple[str, ...] = tuple(f"v{i}" for i in range(32))
-_BASE_NAMES: tuple[str, ...] = X_NAMES[:ZERO]
+V_NAMES: Final[tuple[str, ...]] = tuple(f"v{i}" for i in range(32))
+_BASE_NAMES: Final[tuple[str, ...]] = X_NAMES[:ZERO]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,14 @@ class Plain:
         return 0xFFFF_FFFF & ~free
 
 
-_IMM16 = Field("immediate", 5, width=16)
-_RT, _RN, _RM = Field("target", 0, X_NAMES), Field("source", 5, X_NAMES), Field("source", 16, X_NAMES)
-_RT2, _RB = Field("second", 10, X_NAMES), Field("base", 5, _BASE_NAMES)
+_IMM16: Final = Field("immediate", 5, width=16)
+_RT: Final = Field("target", 0, X_NAMES)
+_RN: Final = Field("source", 5, X_NAMES)
+_RM: Final = Field("source", 16, X_NAMES)
+_RT2: Final = Field("second", 10, X_NAMES)
+_RB: Final = Field("base", 5, _BASE_NAMES)
 
-PLAIN: tuple[Plain, ...] = (
+PLAIN: Final[tuple[Plain, ...]] = (
     Plain("hvc", 0xD400_0002, (_IMM16,), "C6.2 HVC"),
     Plain("smc", 0xD400_0003, (_IMM16,), "C6.2 SMC"),
     Plain("brk", 0xD420_0000, (_IMM16,), "C6.2 BRK"),
@@ -148,7 +152,7 @@ class AccessForm:
         return X_NAMES if self.sixty_four else W_NAMES
 
 
-ACCESS_FORMS: tuple[AccessForm, ...] = (
+ACCESS_FORMS: Final[tuple[AccessForm, ...]] = (
     AccessForm("strb", 1, False, False, True, 0b00, "C6.2 STRB (immediate)"),
     AccessForm("strh", 2, False, False, True, 0b00, "C6.2 STRH (immediate)"),
     AccessForm("str", 4, False, False, True, 0b00, "C6.2 STR (immediate)"),
@@ -163,17 +167,21 @@ ACCESS_FORMS: tuple[AccessForm, ...] = (
     AccessForm("ldrsh", 2, True, True, False, 0b10, "C6.2 LDRSH (immediate)"),
     AccessForm("ldrsw", 4, True, True, False, 0b10, "C6.2 LDRSW (immediate)"),
 )
-ACCESS_MNEMONICS: tuple[str, ...] = tuple(dict.fromkeys(f.mnemonic for f in ACCESS_FORMS))
-FORM: Mapping[tuple[str, str], AccessForm] = MappingProxyType({(f.mnemonic, f.targets[0][0]): f for f in ACCESS_FORMS})
+ACCESS_MNEMONICS: Final[tuple[str, ...]] = tuple(dict.fromkeys(f.mnemonic for f in ACCESS_FORMS))
+FORM: Final[Mapping[tuple[str, str], AccessForm]] = MappingProxyType(
+    {(f.mnemonic, f.targets[0][0]): f for f in ACCESS_FORMS}
+)
 """The form of (mnemonic, first letter of Rt's name)."""
 
-_BASE: Mapping[str, int] = MappingProxyType({name: i for i, name in enumerate((*X_NAMES[:ZERO], "sp"))})
-ISB = 0xD503_3FDF
+_BASE: Final[Mapping[str, int]] = MappingProxyType({name: i for i, name in enumerate((*X_NAMES[:ZERO], "sp"))})
+ISB: Final = 0xD503_3FDF
 """Instruction synchronisation barrier (C6.2 ISB)."""
-PLAIN_BY_NAME: Mapping[str, Plain] = MappingProxyType({p.mnemonic: p for p in PLAIN})
-WFI, WFE, ERET = (PLAIN_BY_NAME[name].bits for name in ("wfi", "wfe", "eret"))
-_HVC = PLAIN_BY_NAME["hvc"].bits
-_FORM_OF_BITS: Mapping[int, AccessForm] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})
+PLAIN_BY_NAME: Final[Mapping[str, Plain]] = MappingProxyType({p.mnemonic: p for p in PLAIN})
+WFI: Final = PLAIN_BY_NAME["wfi"].bits
+WFE: Final = PLAIN_BY_NAME["wfe"].bits
+ERET: Final = PLAIN_BY_NAME["eret"].bits
+_HVC: Final = PLAIN_BY_NAME["hvc"].bits
+_FORM_OF_BITS: Final[Mapping[int, AccessForm]] = MappingProxyType({f.bits: f for f in ACCESS_FORMS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +218,7 @@ def is_hvc(word: int) -> bool:
     return word & 0xFFE0_001F == _HVC
 
 
-_IDENTIFIED = tuple((row.mask, row.bits, row) for row in PLAIN)
+_IDENTIFIED: Final = tuple((row.mask, row.bits, row) for row in PLAIN)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -285,4 +293,4 @@ def disassemble(word: int, pc: int = 0) -> str:
     return f".word {word:#010x}"
 
 
-TRAP = encode("mrs", "xzr", TRAP_REGISTER)
+TRAP: Final = encode("mrs", "xzr", TRAP_REGISTER)

@@ -9,32 +9,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import registers
 from harness.arch.registers import MASK64
 
-PC, PSTATE, ELR, SPSR, ESR, FAR, VBAR, SCTLR, TCR, MDSCR = (
-    registers.INDEX[name]
-    for name in (
-        *("pc", "pstate", "elr_el1", "spsr_el1", "esr_el1", "far_el1", "vbar_el1", "sctlr_el1", "tcr_el1", "mdscr_el1"),
-    )
-)
+PC: Final = registers.INDEX["pc"]
+PSTATE: Final = registers.INDEX["pstate"]
+ELR: Final = registers.INDEX["elr_el1"]
+SPSR: Final = registers.INDEX["spsr_el1"]
+ESR: Final = registers.INDEX["esr_el1"]
+FAR: Final = registers.INDEX["far_el1"]
+VBAR: Final = registers.INDEX["vbar_el1"]
+SCTLR: Final = registers.INDEX["sctlr_el1"]
+TCR: Final = registers.INDEX["tcr_el1"]
+MDSCR: Final = registers.INDEX["mdscr_el1"]
 
 # PSTATE as SPSR_ELx holds it (Arm ARM C5.2.18).
-NZCV, TCO, DIT, UAO, PAN, SS, IL = 0xF000_0000, 1 << 25, 1 << 24, 1 << 23, 1 << 22, 1 << 21, 1 << 20
-ALLINT = 1 << 13
-PSTATE_A, PSTATE_I, PSTATE_F = 1 << 8, 1 << 7, 1 << 6
-SSBS, BTYPE, DAIF, MODE = 1 << 12, 3 << 10, 0x3C0, 0x1F
-EL0T, EL1T, EL1H = 0x0, 0x4, 0x5
-AARCH32 = 1 << 4
+NZCV: Final = 0xF000_0000
+TCO: Final = 1 << 25
+DIT: Final = 1 << 24
+UAO: Final = 1 << 23
+PAN: Final = 1 << 22
+SS: Final = 1 << 21
+IL: Final = 1 << 20
+ALLINT: Final = 1 << 13
+PSTATE_A: Final = 1 << 8
+PSTATE_I: Final = 1 << 7
+PSTATE_F: Final = 1 << 6
+SSBS: Final = 1 << 12
+BTYPE: Final = 3 << 10
+DAIF: Final = 0x3C0
+MODE: Final = 0x1F
+EL0T: Final = 0x0
+EL1T: Final = 0x4
+EL1H: Final = 0x5
+AARCH32: Final = 1 << 4
 """PSTATE.nRW: the host may set User mode in PSTATE, where the CPU has AArch32 at EL0."""
-THUMB, AARCH32_E, IT, IT_BLOCK = 1 << 5, 1 << 9, 0x600_FC00, 0x600_1C00
+THUMB: Final = 1 << 5
+AARCH32_E: Final = 1 << 9
+IT: Final = 0x600_FC00
+IT_BLOCK: Final = 0x600_1C00
 """AArch32: PSTATE.T and E; ITSTATE, and its bits for the rest of the IT block (Arm ARM C5.2.18, SPSR_EL1)."""
-SCTLR_SPAN, SCTLR_DSSBS, SCTLR_A, SCTLR_M = 1 << 23, 1 << 44, 2, 1
-SCTLR_EE, SCTLR_E0E = 1 << 25, 1 << 24
-SCTLR_NTWI, SCTLR_NTWE = 1 << 16, 1 << 18
-MDSCR_SS = 1
-OS_LOCK_HIDES = 1 | 1 << 13 | 1 << 15 | 0xFFFF_FFFF << 32
+SCTLR_SPAN: Final = 1 << 23
+SCTLR_DSSBS: Final = 1 << 44
+SCTLR_A: Final = 2
+SCTLR_M: Final = 1
+SCTLR_EE: Final = 1 << 25
+SCTLR_E0E: Final = 1 << 24
+SCTLR_NTWI: Final = 1 << 16
+SCTLR_NTWE: Final = 1 << 18
+MDSCR_SS: Final = 1
+OS_LOCK_HIDES: Final = 1 | 1 << 13 | 1 << 15 | 0xFFFF_FFFF << 32
 """MDSCR_EL1.SS, KDE and MDE: KVM clears them in the value that it loads while the guest's OS Lock is set
 (kvm_arm_setup_debug in arch/arm64/kvm/debug.c); the value that 6.1 restores has 32 bits, the others are RES0 (Arm ARM
 D17.3.20)."""
@@ -45,23 +71,27 @@ def os_locked(mdscr: int, loaded: int) -> bool:
     return not (mdscr ^ loaded) & ~OS_LOCK_HIDES and not loaded & ~mdscr
 
 
-VECTOR_OFFSETS: Mapping[int, int] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
-VECTOR_AARCH32 = 0x600
-EXCEPTION = (PC, PSTATE, ELR, SPSR, ESR, FAR)
+VECTOR_OFFSETS: Final[Mapping[int, int]] = MappingProxyType({EL1T: 0x000, EL1H: 0x200, EL0T: 0x400})
+VECTOR_AARCH32: Final = 0x600
+EXCEPTION: Final = (PC, PSTATE, ELR, SPSR, ESR, FAR)
 """The registers that exception entry may change (Arm ARM AArch64.TakeException)."""
-AARCH32_STATE = (*range(15), PC)
+AARCH32_STATE: Final = (*range(15), PC)
 """The registers of AArch32 state at EL0, R0 to R14 and PC (Arm ARM D1.20.1)."""
-IRQ_OFFSET, FIQ_OFFSET, SERROR_OFFSET = 0x080, 0x100, 0x180
+IRQ_OFFSET: Final = 0x080
+FIQ_OFFSET: Final = 0x100
+SERROR_OFFSET: Final = 0x180
 
 # HCR_EL2.VSE, VI, VF: a virtual SError, IRQ, FIQ is pending (Arm ARM D17.2.48), PSTATE.A, I, F mask it.
-HCR_VF, HCR_VI, HCR_VSE = 1 << 6, 1 << 7, 1 << 8
-VIRTUAL_INTERRUPTS: tuple[tuple[int, int, int], ...] = (
+HCR_VF: Final = 1 << 6
+HCR_VI: Final = 1 << 7
+HCR_VSE: Final = 1 << 8
+VIRTUAL_INTERRUPTS: Final[tuple[tuple[int, int, int], ...]] = (
     (HCR_VSE, PSTATE_A, SERROR_OFFSET),
     (HCR_VI, PSTATE_I, IRQ_OFFSET),
     (HCR_VF, PSTATE_F, FIQ_OFFSET),
 )
 """Pending bit in HCR_EL2, mask in PSTATE, offset of the vector."""
-HCR_VIRTUAL = HCR_VSE | HCR_VI | HCR_VF
+HCR_VIRTUAL: Final = HCR_VSE | HCR_VI | HCR_VF
 
 
 def unmasked(pstate: int, hcr: int) -> tuple[tuple[int, int], ...]:

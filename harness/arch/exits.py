@@ -11,15 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
-EXCEPTION_IRQ, EXCEPTION_EL1_SERROR, EXCEPTION_TRAP, EXCEPTION_IL = 0, 1, 2, 3
-EXIT_WITH_SERROR_BIT = 1 << 31
+EXCEPTION_IRQ: Final = 0
+EXCEPTION_EL1_SERROR: Final = 1
+EXCEPTION_TRAP: Final = 2
+EXCEPTION_IL: Final = 3
+EXIT_WITH_SERROR_BIT: Final = 1 << 31
 
-EXIT_CODES: Mapping[int, str] = MappingProxyType(
+EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {EXCEPTION_IRQ: "IRQ", EXCEPTION_EL1_SERROR: "SERROR", EXCEPTION_TRAP: "TRAP", EXCEPTION_IL: "IL"}
 )
 
-EC_SHIFT, EC_MASK, IL_BIT, ISS_MASK = 26, 0xFC00_0000, 1 << 25, 0x1FF_FFFF
+EC_SHIFT: Final = 26
+EC_MASK: Final = 0xFC00_0000
+IL_BIT: Final = 1 << 25
+ISS_MASK: Final = 0x1FF_FFFF
 
 
 def ec_of(esr: int) -> int:
@@ -36,7 +43,7 @@ class ExceptionClass:
     what: str
 
 
-EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
+EXCEPTION_CLASSES: Final[tuple[ExceptionClass, ...]] = (
     ExceptionClass(0x00, "UNKNOWN", "unknown reason, undefined instruction"),
     ExceptionClass(0x01, "WFX", "trapped WFI or WFE"),
     ExceptionClass(0x07, "FP_ASIMD", "trapped FP/SIMD access"),
@@ -56,9 +63,9 @@ EXCEPTION_CLASSES: tuple[ExceptionClass, ...] = (
     ExceptionClass(0x34, "WATCHPT_LOW", "watchpoint"),
     ExceptionClass(0x3C, "BRK64", "BRK instruction"),
 )
-EC_NAMES: Mapping[int, str] = MappingProxyType({c.ec: c.name for c in EXCEPTION_CLASSES})
-EC_BY_NAME: Mapping[str, int] = MappingProxyType({c.name: c.ec for c in EXCEPTION_CLASSES})
-CALLS: tuple[str, ...] = ("HVC64", "SMC64", "HVC32", "SMC32")
+EC_NAMES: Final[Mapping[int, str]] = MappingProxyType({c.ec: c.name for c in EXCEPTION_CLASSES})
+EC_BY_NAME: Final[Mapping[str, int]] = MappingProxyType({c.name: c.ec for c in EXCEPTION_CLASSES})
+CALLS: Final[tuple[str, ...]] = ("HVC64", "SMC64", "HVC32", "SMC32")
 """Classes that KVM handles as calls (handle_hvc, handle_smc).
 
 AArch32 state has neither instruction at EL0: the last two can only be forged.
@@ -84,7 +91,7 @@ class IssField:
         return (esr >> self.low) & ((1 << self.width) - 1)
 
 
-DABT_FIELDS: tuple[IssField, ...] = (
+DABT_FIELDS: Final[tuple[IssField, ...]] = (
     IssField("ISV", 24, 1, "the syndrome below is valid"),
     IssField("SAS", 22, 2, "access size: 0 byte .. 3 doubleword"),
     IssField("SSE", 21, 1, "sign-extended load"),
@@ -97,14 +104,17 @@ DABT_FIELDS: tuple[IssField, ...] = (
     IssField("WNR", 6, 1, "write, not read"),
     IssField("FSC", 0, 6, "fault status"),
 )
-DABT: Mapping[str, IssField] = MappingProxyType({f.name: f for f in DABT_FIELDS})
+DABT: Final[Mapping[str, IssField]] = MappingProxyType({f.name: f for f in DABT_FIELDS})
 
-FSC_TYPE = 0x3C
-FSC_TRANSLATION, FSC_ACCESS, FSC_PERMISSION, FSC_EXTABT = 0x04, 0x08, 0x0C, 0x10
-FSC_WALK_EXTABT = 0x14
+FSC_TYPE: Final = 0x3C
+FSC_TRANSLATION: Final = 0x04
+FSC_ACCESS: Final = 0x08
+FSC_PERMISSION: Final = 0x0C
+FSC_EXTABT: Final = 0x10
+FSC_WALK_EXTABT: Final = 0x14
 
 # kvm_run.exit_reason values that an arm64 vCPU can produce here (include/uapi/linux/kvm.h).
-KVM_EXIT_REASONS: Mapping[int, str] = MappingProxyType(
+KVM_EXIT_REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
         0: "UNKNOWN",
         3: "HYPERCALL",
@@ -135,7 +145,7 @@ class SmcccFunction:
     at_el2: bool = False
 
 
-SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
+SMCCC_FUNCTIONS: Final[tuple[SmcccFunction, ...]] = (
     SmcccFunction(0x8400_0000, "PSCI_VERSION"),
     SmcccFunction(0x8400_0001, "PSCI_CPU_SUSPEND32", sleeps=True),
     SmcccFunction(0xC400_0001, "PSCI_CPU_SUSPEND64", sleeps=True),
@@ -178,7 +188,7 @@ SMCCC_FUNCTIONS: tuple[SmcccFunction, ...] = (
     SmcccFunction(0xC600_0003, "VENDOR_HYP_KVM_MEM_SHARE"),
     SmcccFunction(0xC600_0004, "VENDOR_HYP_KVM_MEM_UNSHARE"),
 )
-SMCCC_BY_FID: Mapping[int, SmcccFunction] = MappingProxyType({f.fid: f for f in SMCCC_FUNCTIONS})
+SMCCC_BY_FID: Final[Mapping[int, SmcccFunction]] = MappingProxyType({f.fid: f for f in SMCCC_FUNCTIONS})
 
 
 @lru_cache(maxsize=1 << 12)

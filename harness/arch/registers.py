@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
-MASK64 = (1 << 64) - 1
+MASK64: Final = (1 << 64) - 1
 
 
 class Group(Enum):
@@ -90,7 +91,7 @@ def _sys(
 
 
 # Order matters: this is the order of VcpuState.values.
-STATE: tuple[Register, ...] = (
+STATE: Final[tuple[Register, ...]] = (
     *(Register(f"x{i}", i, Group.GPR, core=i) for i in range(31)),
     Register("sp_el0", None, Group.CORE, core=31),
     Register("pc", 32, Group.CORE, core=32),
@@ -125,17 +126,17 @@ STATE: tuple[Register, ...] = (
     _sys("mdccint_el1", 69, (2, 0, 0, 2, 0)),
 )
 
-BY_NAME: Mapping[str, Register] = MappingProxyType({r.name: r for r in STATE})
-INDEX: Mapping[str, int] = MappingProxyType({r.name: i for i, r in enumerate(STATE)})
-BY_ONE_REG: Mapping[int, int] = MappingProxyType({r.one_reg: i for i, r in enumerate(STATE)})
+BY_NAME: Final[Mapping[str, Register]] = MappingProxyType({r.name: r for r in STATE})
+INDEX: Final[Mapping[str, int]] = MappingProxyType({r.name: i for i, r in enumerate(STATE)})
+BY_ONE_REG: Final[Mapping[int, int]] = MappingProxyType({r.one_reg: i for i, r in enumerate(STATE)})
 """KVM_SET_ONE_REG id to index in STATE."""
-NAMES: tuple[str, ...] = tuple(r.name for r in STATE)
-SETTABLE: tuple[Register, ...] = tuple(r for r in STATE if r.settable)
+NAMES: Final[tuple[str, ...]] = tuple(r.name for r in STATE)
+SETTABLE: Final[tuple[Register, ...]] = tuple(r for r in STATE if r.settable)
 
 # Further indices of get_shadow_ctxt / set_shadow_ctxt that are not guest registers (docs/spec/model.md section 2.2).
 # 31, 34, 37..40, 69 and everything outside the table read as 0 and ignore writes in the proof levels.
-SHADOW_ONLY: Mapping[str, int] = MappingProxyType(
+SHADOW_ONLY: Final[Mapping[str, int]] = MappingProxyType(
     {"far_el2": 41, "hpfar_el2": 42, "hcr_el2": 43, "ec": 44, "dirty": 45, "flags": 46}
     | {"elr_el2": 70, "spsr_0": 71, "esr_el2": 72}
 )
-SHADOW_UNBACKED: frozenset[int] = frozenset({31, 34, 37, 38, 39, 40, 69})
+SHADOW_UNBACKED: Final[frozenset[int]] = frozenset({31, 34, 37, 38, 39, 40, 69})

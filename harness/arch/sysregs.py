@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch.registers import STATE, Encoding
 
@@ -40,29 +41,31 @@ class SysReg:
     gic: tuple[ExpectedResult, ExpectedResult] | None = None
 
 
-_S, _Z, _A, _U, _E = (
-    ExpectedResult.STATE,
-    ExpectedResult.ZERO,
-    ExpectedResult.ANY,
-    ExpectedResult.UNDEFINED,
-    ExpectedResult.EITHER,
-)
+_S: Final = ExpectedResult.STATE
+_Z: Final = ExpectedResult.ZERO
+_A: Final = ExpectedResult.ANY
+_U: Final = ExpectedResult.UNDEFINED
+_E: Final = ExpectedResult.EITHER
 
-_ID = "ID registers are read-only (D19.2); KVM may hide features, so any value will do"
-_RESERVED = "reserved ID space is RAZ (D18.3.1, op0=3, op1=0, CRn=0, CRm=2..7)"
-_NO_PMU = "the vCPU has no PMU (KVM_ARM_VCPU_PMU_V3 not asked for): ID_AA64DFR0_EL1.PMUVer is 0"
-_IMPDEF = "IMPLEMENTATION DEFINED space: KVM refuses it (HCR_EL2.TIDCP), QEMU 7.2 does not trap what its CPU model has"
-_NO_GIC = "no in-kernel GIC: the CPU interface may be there anyway (ID_AA64PFR0_EL1.GIC); else IHI 0069, its page"
-_DEBUG = (
+_ID: Final = "ID registers are read-only (D19.2); KVM may hide features, so any value will do"
+_RESERVED: Final = "reserved ID space is RAZ (D18.3.1, op0=3, op1=0, CRn=0, CRm=2..7)"
+_NO_PMU: Final = "the vCPU has no PMU (KVM_ARM_VCPU_PMU_V3 not asked for): ID_AA64DFR0_EL1.PMUVer is 0"
+_IMPDEF: Final = (
+    "IMPLEMENTATION DEFINED space: KVM refuses it (HCR_EL2.TIDCP), QEMU 7.2 does not trap what its CPU model has"
+)
+_NO_GIC: Final = (
+    "no in-kernel GIC: the CPU interface may be there anyway (ID_AA64PFR0_EL1.GIC); else IHI 0069, its page"
+)
+_DEBUG: Final = (
     "breakpoints and watchpoints have a record of their own (harness/relations/debug_registers.py), "
     "which relation host does not follow through code"
 )
-_NO_REGISTER = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED there before any hypervisor is asked"
-_TIMER = "counters run on"
-_SET_WAY = "cache maintenance by set/way: no register changes"
+_NO_REGISTER: Final = "emulator: QEMU 7.2 has no such register, so it is UNDEFINED there before any hypervisor is asked"
+_TIMER: Final = "counters run on"
+_SET_WAY: Final = "cache maintenance by set/way: no register changes"
 
 # The registers of harness/arch/registers.py for which not both read and write reach the recorded register.
-_ACCESS: Mapping[str, tuple[ExpectedResult, ExpectedResult, str]] = MappingProxyType(
+_ACCESS: Final[Mapping[str, tuple[ExpectedResult, ExpectedResult, str]]] = MappingProxyType(
     {
         "mpidr_el1": (_S, _U, "read-only"),
         "actlr_el1": (_S, _A, "ACTLR_EL1 is IMPLEMENTATION DEFINED; KVM ignores writes"),
@@ -70,7 +73,7 @@ _ACCESS: Mapping[str, tuple[ExpectedResult, ExpectedResult, str]] = MappingProxy
     }
 )
 
-_OTHERS: tuple[SysReg, ...] = (
+_OTHERS: Final[tuple[SysReg, ...]] = (
     *(
         SysReg(name, encoding, _A, _U, _ID)
         for name, encoding in (
@@ -238,21 +241,21 @@ _OTHERS: tuple[SysReg, ...] = (
     SysReg("sctlr_el12", (3, 5, 1, 0, 0), _U, _U, "EL2 registers are UNDEFINED at EL1"),
 )
 
-SYSREGS: tuple[SysReg, ...] = (
+SYSREGS: Final[tuple[SysReg, ...]] = (
     *(SysReg(r.name, r.encoding, *_ACCESS.get(r.name, (_S, _S, ""))) for r in STATE if r.encoding is not None),
     *_OTHERS,
 )
-TIMERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _TIMER)
+TIMERS: Final[frozenset[str]] = frozenset(r.name for r in SYSREGS if r.why is _TIMER)
 """Registers that a kernel may trap or leave to the CPU: it may have no handler for a forged trap."""
-COUNTERS: frozenset[str] = TIMERS - {"cntfrq_el0"}
+COUNTERS: Final[frozenset[str]] = TIMERS - {"cntfrq_el0"}
 """Registers that read as another value each time."""
-KEEPERS: frozenset[str] = frozenset(r.name for r in SYSREGS if r.why is _IMPDEF or r.gic == (_A, _A))
+KEEPERS: Final[frozenset[str]] = frozenset(r.name for r in SYSREGS if r.why is _IMPDEF or r.gic == (_A, _A))
 """Registers that keep what was written, if they exist: between two reads only the guest may change them."""
 
-BY_NAME: Mapping[str, SysReg] = MappingProxyType({r.name: r for r in SYSREGS})
-BY_ENCODING: Mapping[Encoding, SysReg] = MappingProxyType({r.encoding: r for r in SYSREGS})
+BY_NAME: Final[Mapping[str, SysReg]] = MappingProxyType({r.name: r for r in SYSREGS})
+BY_ENCODING: Final[Mapping[Encoding, SysReg]] = MappingProxyType({r.encoding: r for r in SYSREGS})
 
-READABLE: tuple[str, ...] = tuple(r.name for r in SYSREGS if r.encoding[0] != 1)
+READABLE: Final[tuple[str, ...]] = tuple(r.name for r in SYSREGS if r.encoding[0] != 1)
 """Registers that an MRS may name; with op0 1 it would be SYSL."""
-WRITABLE: tuple[str, ...] = tuple(r.name for r in SYSREGS if r.why is not _TIMER)
+WRITABLE: Final[tuple[str, ...]] = tuple(r.name for r in SYSREGS if r.why is not _TIMER)
 """Registers that an MSR (or SYS) may name; no timers: one that fires would make every later step uncertain."""

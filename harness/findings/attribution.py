@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.relations.divergence import ANOTHER_CAUSE, SEEN_AGAIN, Divergence, Unchecked, joined
 from harness.relations.errata import NONE, RULES, TargetErrata, claimants, may_cause
@@ -18,16 +18,16 @@ from harness.relations.evidence import RoundEvidence
 from harness.relations.host import PARTIAL
 from harness.relations.registry import OF_A_ROUND
 
-MAX_ERRATA = 3
+MAX_ERRATA: Final = 3
 """At most so many errata are tried together on one round or run."""
-MAX_MORE = 2
+MAX_MORE: Final = 2
 """So many are added at once to the best set of them, as long as more is predicted with them."""
-MAX_WITH_OTHERS = 2
+MAX_WITH_OTHERS: Final = 2
 """So many, where one of them is recorded for other releases only."""
 Again = Callable[[frozenset[str]], frozenset[str] | None]
 """Compares once more with some rules switched on: the names that still differ, None where nothing was predicted."""
-_BY_RULE = tuple(row for row in OF_A_ROUND if row.by_rule)
-_DONE = frozenset({"pc", "inject"})
+_BY_RULE: Final = tuple(row for row in OF_A_ROUND if row.by_rule)
+_DONE: Final = frozenset({"pc", "inject"})
 """Registers of ``save.*`` that are flags of KVM's, 0 where it did nothing and the guest continues as it was."""
 
 
@@ -208,7 +208,7 @@ class StillDiffers(NamedTuple):
         return self._replace(names=self.names | {name})
 
 
-NOTHING_DIFFERS = StillDiffers(NONE)
+NOTHING_DIFFERS: Final = StillDiffers(NONE)
 Everywhere = Callable[[frozenset[str]], Mapping[int, StillDiffers]]
 """Compares a whole trace once more with some rules switched on: what still differs, by event."""
 

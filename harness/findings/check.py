@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from harness.arch.cpu_models import Cpu
 from harness.findings.attribution import by_catalogue, of_a_round, of_a_trace, with_causes
@@ -31,11 +32,11 @@ from harness.trace.events import EXIT, Switch, Trace
 from harness.trace.indexed import index_trace
 from harness.trace.rounds import Round
 
-NEED_A_ROUND = ("save", "restore", "host")
+NEED_A_ROUND: Final = ("save", "restore", "host")
 """Families that cannot compare a round whose exit was forged to one that no CPU reports."""
-OF_ROUNDS = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
+OF_ROUNDS: Final = tuple(dict.fromkeys(relation.family for relation in OF_A_ROUND))
 """Families about rounds: none can compare one if the trace does not prove whether it begins with a reset."""
-OF_THE_MODEL = ("save", "restore")
+OF_THE_MODEL: Final = ("save", "restore")
 """Families that compare nothing where the model is undefined."""
 _Found = tuple[Divergence | Unchecked, ...]
 LookUp = Callable[[Divergence], Known | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from harness.findings.attribution import NOTHING_DIFFERS, StillDiffers
 from harness.guest.predict_run import PredictedRun
@@ -14,8 +15,8 @@ from harness.relations.evidence import TraceEvidence, predict_runs
 from harness.relations.gic import GicMonitor
 from harness.relations.registry import OF_A_RUN, OF_A_TRACE
 
-_OF_A_RUN = tuple(row for row in OF_A_RUN if row.by_rule)
-_OF_A_TRACE = tuple(row for row in OF_A_TRACE if row.by_rule)
+_OF_A_RUN: Final = tuple(row for row in OF_A_RUN if row.by_rule)
+_OF_A_TRACE: Final = tuple(row for row in OF_A_TRACE if row.by_rule)
 Names = Mapping[int, frozenset[str]]
 """The names of the divergences at an event."""
 

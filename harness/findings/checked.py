@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.findings.intended_changes import Intended
 from harness.findings.known_divergences import Known
@@ -68,7 +68,7 @@ def complete_share(attempted: Mapping[str, int], incomplete: Mapping[str, int]) 
     return 1 - sum(incomplete.values()) / total if total else 1.0
 
 
-_ANY_GPR = ("x", "dirty.x", "entry.x", "exit.x", "user.x")
+_ANY_GPR: Final = ("x", "dirty.x", "entry.x", "exit.x", "user.x")
 
 
 def signature(divergence: Divergence) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import exceptions, exits, reset_values
 from harness.arch.exceptions import State
@@ -25,9 +26,9 @@ from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import Round, was_aarch32
 
-NAMED = "named"
+NAMED: Final = "named"
 """A rule of names: the entry's helpers and outcomes are the two values, and the contract allows the outcome."""
-_MPIDR = INDEX["mpidr_el1"]
+_MPIDR: Final = INDEX["mpidr_el1"]
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ class RuleRow:
     what: str
 
 
-RULES: Mapping[str, RuleRow] = MappingProxyType(
+RULES: Final[Mapping[str, RuleRow]] = MappingProxyType(
     {
         row.name: row
         for row in (

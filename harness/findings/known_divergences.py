@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.arch.registers import INDEX
 from harness.errors import InputError
@@ -23,7 +23,7 @@ from harness.relations.errata import NONE
 from harness.relations.mmio import is_mmio
 from harness.trace.rounds import Round
 
-VERDICTS = ("model", "kvm", "abstraction", "emulator")
+VERDICTS: Final = ("model", "kvm", "abstraction", "emulator")
 
 
 class Where(NamedTuple):
@@ -93,9 +93,9 @@ class _Row(NamedTuple):
 _Rows = tuple[tuple[Known, ...], dict[tuple[str, str], _Row]]
 """The entries whose conditions on a round hold, and the rows of its divergences so far, by relation and register."""
 
-_LISTS = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
-_SWITCHES = ("reset", "mmio", "forged", "protected")
-_TEXTS = ("id", "explains", "verdict", "why", "source")
+_LISTS: Final = ("relations", "registers", "exits", "helpers", "outcomes", "levels")
+_SWITCHES: Final = ("reset", "mmio", "forged", "protected")
+_TEXTS: Final = ("id", "explains", "verdict", "why", "source")
 
 
 def _entry(row: Mapping[str, Any], where: str, line: int) -> Known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch.registers import MASK64
 from harness.gic.cpu_interface import Interface
@@ -26,7 +27,7 @@ from harness.gic.registers import (
 )
 from harness.layout import GIC_INTERRUPTS
 
-UNKNOWN = 0, MASK64
+UNKNOWN: Final = 0, MASK64
 """A value of which no bit is known."""
 
 
@@ -141,7 +142,7 @@ def _route(irq: Interrupt, bits: int) -> None:
     irq.route = wanted if known else None
 
 
-_WRITES: Mapping[str, Callable[[Interrupt, int], None]] = MappingProxyType(
+_WRITES: Final[Mapping[str, Callable[[Interrupt, int], None]]] = MappingProxyType(
     {
         **{"igroupr": _group, "isenabler": _enable, "icenabler": _disable, "ispendr": _pend, "icpendr": _unpend},
         **{"isactiver": _activate, "icactiver": _deactivate, "ipriorityr": _priority, "icfgr": _configure},
@@ -174,7 +175,7 @@ def _read(name: str, irq: Interrupt) -> tuple[int, int]:
     return UNKNOWN
 
 
-_LISTING = frozenset({"igroupr", "isenabler", "ispendr", "isactiver"})
+_LISTING: Final = frozenset({"igroupr", "isenabler", "ispendr", "isactiver"})
 """Registers whose writes may add an interrupt to a list (Linux, vgic-mmio.c: callers of vgic_queue_irq_unlock)."""
 
 

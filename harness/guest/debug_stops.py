@@ -7,6 +7,8 @@ exceptions), D17.2.41 (FAR_EL2 of a watchpoint).
 
 from __future__ import annotations
 
+from typing import Final
+
 from harness import protocol
 from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
@@ -15,10 +17,11 @@ from harness.guest.debugger import Debugger
 from harness.guest.syndrome import Fault, TrappedInstruction, touch
 from harness.trace.events import Switch
 
-DEBUG_FSC = 0x22
-ISV, EX = IssField("ISV", 24, 1, "EX is valid"), IssField("EX", 6, 1, "the instruction was a load exclusive")
-STOPS = frozenset({"SOFTSTP_LOW", "BREAKPT_LOW", "WATCHPT_LOW", "BRK64"})
-_STRAIGHT = frozenset({"mov", "movz", "movk", "ldp", "stp", "ldr_post", "str_pre", "ldxr", "stxr"})
+DEBUG_FSC: Final = 0x22
+ISV: Final = IssField("ISV", 24, 1, "EX is valid")
+EX: Final = IssField("EX", 6, 1, "the instruction was a load exclusive")
+STOPS: Final = frozenset({"SOFTSTP_LOW", "BREAKPT_LOW", "WATCHPT_LOW", "BRK64"})
+_STRAIGHT: Final = frozenset({"mov", "movz", "movk", "ldp", "stp", "ldr_post", "str_pre", "ldxr", "stxr"})
 """With the plain loads and stores, the instructions that EL2 does not emulate and that do not branch."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import a64, exceptions, exits, sysregs
 from harness.arch.exceptions import State
@@ -14,13 +15,16 @@ from harness.arch.registers import INDEX, MASK64
 from harness.arch.sysregs import ExpectedResult
 from harness.guest.stage1 import is_on
 
-ZERO = a64.ZERO
-EC_UNKNOWN, EC_FP, EC_BRK, EC_DABT = (exits.EC_BY_NAME[name] for name in ("UNKNOWN", "FP_ASIMD", "BRK64", "DABT_LOW"))
-FSC_ALIGNMENT = 0x21
-CONDITION_ALWAYS = 1 << 24 | 0xE << 20
+ZERO: Final = a64.ZERO
+EC_UNKNOWN: Final = exits.EC_BY_NAME["UNKNOWN"]
+EC_FP: Final = exits.EC_BY_NAME["FP_ASIMD"]
+EC_BRK: Final = exits.EC_BY_NAME["BRK64"]
+EC_DABT: Final = exits.EC_BY_NAME["DABT_LOW"]
+FSC_ALIGNMENT: Final = 0x21
+CONDITION_ALWAYS: Final = 1 << 24 | 0xE << 20
 """CV and COND of a syndrome that has them (Arm ARM D17.2.37)."""
-WNR = 1 << exits.DABT["WNR"].low
-VECTOR_WHY = "copied from a vector register"
+WNR: Final = 1 << exits.DABT["WNR"].low
+VECTOR_WHY: Final = "copied from a vector register"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def _udf(state: State, word: int) -> Effect:
     return RaiseException(EC_UNKNOWN)
 
 
-PSTATE_WHY = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exception return"
+PSTATE_WHY: Final = "bits of SPSR_EL1 that only a newer CPU has in PSTATE, after an exception return"
 
 
 def _eret(state: State, word: int) -> Effect:
@@ -179,7 +183,7 @@ def _ldxr(state: State, word: int) -> Effect:
     return Access(state[word >> 5 & 31], 8, False, Continue({}, _loaded(word & 31)))
 
 
-_PLAIN_BITS = 40
+_PLAIN_BITS: Final = 40
 """Of an address that every CPU has with stage 1 off."""
 
 
@@ -241,7 +245,7 @@ def _from_el0(row: sysregs.SysReg) -> Effect:
     return RaiseException(EC_UNKNOWN)
 
 
-_EFFECTS: Mapping[str, Callable[[State, int], Effect]] = MappingProxyType(
+_EFFECTS: Final[Mapping[str, Callable[[State, int], Effect]]] = MappingProxyType(
     {
         **{"smc": _smc, "brk": _brk, "udf": _udf, "eret": _eret, "mrs": _mrs, "msr": _msr},
         **{"mov": _mov, "movz": _movz, "movk": _movk, "fmov_to": _fmov_to, "fmov_from": _fmov_from},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
@@ -16,8 +17,9 @@ from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import Code
 from harness.trace.events import Switch
 
-_CODE, _VECTORS = range(CODE.base, CODE.end, 4), range(VECTORS.base, VECTORS.end, 4)
-_EC_HVC = exits.EC_BY_NAME["HVC64"]
+_CODE: Final = range(CODE.base, CODE.end, 4)
+_VECTORS: Final = range(VECTORS.base, VECTORS.end, 4)
+_EC_HVC: Final = exits.EC_BY_NAME["HVC64"]
 
 
 def word_at(code: Mapping[int, int], address: int) -> int | None:

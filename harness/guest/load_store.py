@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from harness.arch import a64, exceptions
 from harness.arch.exceptions import State
@@ -13,8 +13,8 @@ from harness.guest.memory import RunMemory
 
 Places = tuple[tuple[int, int], ...]
 """The places of an access: guest physical address and size of each part, each inside one memory slot."""
-FROM_RAM = "loaded from RAM"
-PAGE = 0x1000
+FROM_RAM: Final = "loaded from RAM"
+PAGE: Final = 0x1000
 """The smallest granule: all its bytes are translated alike."""
 
 

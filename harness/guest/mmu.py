@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import Cpu
@@ -15,9 +15,11 @@ from harness.guest.load_store import Places, parts
 from harness.guest.memory import RunMemory
 from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Refused, Unsure, Use, is_on, translate
 
-EC_IABT = exits.EC_BY_NAME["IABT_LOW"]
-CODE_CHANGED = "code that the guest may have changed"
-UNALIGNED_DEVICE = "emulator: an unaligned access to Device memory, an alignment fault that QEMU 7.2 does not have"
+EC_IABT: Final = exits.EC_BY_NAME["IABT_LOW"]
+CODE_CHANGED: Final = "code that the guest may have changed"
+UNALIGNED_DEVICE: Final = (
+    "emulator: an unaligned access to Device memory, an alignment fault that QEMU 7.2 does not have"
+)
 
 
 def tag_ignored(state: State, address: int) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu
@@ -35,12 +35,12 @@ from harness.trace import pending
 from harness.trace.events import Switch
 from harness.trace.rounds import GuestRun
 
-RUNS_ON = "an interrupt in a guest that runs on by itself"
-ANSWERED = "a call that EL2 may have handled without an exit: the guest may have executed it more than once"
-IN_AARCH32 = "a guest in AArch32 state"
-STEP_SHOWS = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
-LATER_PASS = "a load or store at which the guest traps when it executes it again, with a GIC"
-RACE = "which interrupt came first, the guest's or the host's"
+RUNS_ON: Final = "an interrupt in a guest that runs on by itself"
+ANSWERED: Final = "a call that EL2 may have handled without an exit: the guest may have executed it more than once"
+IN_AARCH32: Final = "a guest in AArch32 state"
+STEP_SHOWS: Final = "SPSR_EL1.SS of an exception that the guest took while userspace stepped it"
+LATER_PASS: Final = "a load or store at which the guest traps when it executes it again, with a GIC"
+RACE: Final = "which interrupt came first, the guest's or the host's"
 
 
 class PredictedRun(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from enum import Enum
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import exceptions
 from harness.arch.cpu_models import Cpu
@@ -22,30 +22,42 @@ from harness.arch.exits import FSC_ACCESS, FSC_PERMISSION, FSC_TRANSLATION
 from harness.arch.registers import INDEX
 from harness.guest.memory import Memory
 
-FSC_ADDRESS_SIZE = 0x00
-TTBR0, TTBR1, MAIR = (INDEX[name] for name in ("ttbr0_el1", "ttbr1_el1", "mair_el1"))
-CONTROLS: tuple[int, ...] = (exceptions.SCTLR, exceptions.TCR, TTBR0, TTBR1, MAIR)
+FSC_ADDRESS_SIZE: Final = 0x00
+TTBR0: Final = INDEX["ttbr0_el1"]
+TTBR1: Final = INDEX["ttbr1_el1"]
+MAIR: Final = INDEX["mair_el1"]
+CONTROLS: Final[tuple[int, ...]] = (exceptions.SCTLR, exceptions.TCR, TTBR0, TTBR1, MAIR)
 """The registers that decide a translation."""
-_CONTROLS = itemgetter(*CONTROLS)
+_CONTROLS: Final = itemgetter(*CONTROLS)
 
-_GRANULES: tuple[tuple[int | None, ...], ...] = ((12, 16, 14, None), (None, 14, 12, 16))
+_GRANULES: Final[tuple[tuple[int | None, ...], ...]] = ((12, 16, 14, None), (None, 14, 12, 16))
 """Bits of address inside a page, by TCR_EL1.TG0 and by TG1; None: reserved."""
-_BLOCKS = {12: (1, 2), 14: (2,), 16: (2,)}
+_BLOCKS: Final = {12: (1, 2), 14: (2,), 16: (2,)}
 """Levels that may have blocks, by granule (Arm ARM D8.3.1, without 52-bit addresses)."""
-_SMALLEST, _LARGEST = 16, 39
+_SMALLEST: Final = 16
+_LARGEST: Final = 39
 """TxSZ without FEAT_LVA and FEAT_TTST."""
-_OUTPUT_BITS = (32, 36, 40, 42, 44, 48, 48)
+_OUTPUT_BITS: Final = (32, 36, 40, 42, 44, 48, 48)
 """By TCR_EL1.IPS; 52 bits need another granule, or descriptors of another format."""
-_TCR_KNOWN = 0x77_FFFF_FFBF
+_TCR_KNOWN: Final = 0x77_FFFF_FFBF
 """T0SZ .. TBI1 without the RES0 bits 6 and 35; above are options of later architectures."""
-_ADDRESS = 0xFFFF_FFFF_F000
-_BASE = 0xFFFF_FFFF_FFFE
-_VALID, _TABLE, _AP_EL0, _AP_READ_ONLY, _AF = 1 << 0, 1 << 1, 1 << 6, 1 << 7, 1 << 10
-_ODD = 1 << 52 | 7 << 48
+_ADDRESS: Final = 0xFFFF_FFFF_F000
+_BASE: Final = 0xFFFF_FFFF_FFFE
+_VALID: Final = 1 << 0
+_TABLE: Final = 1 << 1
+_AP_EL0: Final = 1 << 6
+_AP_READ_ONLY: Final = 1 << 7
+_AF: Final = 1 << 10
+_ODD: Final = 1 << 52 | 7 << 48
 """Contiguous, GP, and bits that are RES0 or address bits."""
-_PXN, _UXN = 1 << 53, 1 << 54
-_TABLE_PXN, _TABLE_UXN, _TABLE_NO_EL0, _TABLE_READ_ONLY = 1 << 59, 1 << 60, 1 << 61, 1 << 62
-_WXN, _EPAN = 1 << 19, 1 << 57
+_PXN: Final = 1 << 53
+_UXN: Final = 1 << 54
+_TABLE_PXN: Final = 1 << 59
+_TABLE_UXN: Final = 1 << 60
+_TABLE_NO_EL0: Final = 1 << 61
+_TABLE_READ_ONLY: Final = 1 << 62
+_WXN: Final = 1 << 19
+_EPAN: Final = 1 << 57
 
 
 class Use(Enum):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from harness.arch import exceptions, exits
 from harness.arch.cpu_models import Cpu
 from harness.arch.exceptions import State
@@ -15,8 +17,8 @@ from harness.guest.stage1 import Mapped, Outside, Refused, Unsure, Use, controls
 from harness.guest.syndrome import Fault, TrappedInstruction
 from harness.trace.events import Switch
 
-STALE = "translations that a TLB may still hold: their registers changed since the entry"
-_S1PTW = exits.DABT["S1PTW"]
+STALE: Final = "translations that a TLB may still hold: their registers changed since the entry"
+_S1PTW: Final = exits.DABT["S1PTW"]
 
 
 def expected_fault(

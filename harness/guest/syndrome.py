@@ -7,7 +7,7 @@ Source: Arm ARM D17.2.37 (ESR_EL2, ISS encodings), D17.2.41 (FAR_EL2), D17.2.64 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import a64, exceptions, exits
 from harness.arch.exceptions import State
@@ -17,10 +17,10 @@ from harness.guest.execute import CONDITION_ALWAYS, WNR, Access, execute
 from harness.guest.memory import Memory
 from harness.trace.events import Switch
 
-FSC_LEVEL = 0x3
+FSC_LEVEL: Final = 0x3
 """Low bits of a fault status: the level of the walk, which depends on what is mapped around the address."""
-HPFAR_SHIFT = 8
-IPA_MASK = 0xFFFF_FFFF_F000
+HPFAR_SHIFT: Final = 8
+IPA_MASK: Final = 0xFFFF_FFFF_F000
 """HPFAR_EL2 holds bits 47:12 of the IPA at 39:4."""
 
 

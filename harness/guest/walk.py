@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import a64, exceptions, exits
 from harness.arch.cpu_models import BTI, IDST, NMI, VBAR_RES0
@@ -39,16 +39,19 @@ from harness.guest.stage1 import FSC_ADDRESS_SIZE, Mapped, Use, controls, is_on
 from harness.guest.stage1_faults import STALE
 from harness.guest.syndrome import accesses
 
-STRAY_BRK = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
-STEPPED = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
-ILLEGAL = "illegal execution state"
-TAGGED = "a branch to a tagged address"
-FROM_UNKNOWN = "an address or a call from an unknown value"
-MAX_WALK = 600
+STRAY_BRK: Final = "a BRK that userspace did not ask for, while it debugs the guest otherwise"
+STEPPED: Final = "a virtual interrupt while userspace steps the guest: it or the end of the step may come first"
+ILLEGAL: Final = "illegal execution state"
+TAGGED: Final = "a branch to a tagged address"
+FROM_UNKNOWN: Final = "an address or a call from an unknown value"
+MAX_WALK: Final = 600
 """The most instructions of a walk; a scenario has fewer."""
 
-_BR, _BR_MASK = 0xD61F_0000, 0xFFFF_FC1F
-EC_WFX, EC_IABT, EC_PC_ALIGN = (exits.EC_BY_NAME[name] for name in ("WFX", "IABT_LOW", "PC_ALIGN"))
+_BR: Final = 0xD61F_0000
+_BR_MASK: Final = 0xFFFF_FC1F
+EC_WFX: Final = exits.EC_BY_NAME["WFX"]
+EC_IABT: Final = exits.EC_BY_NAME["IABT_LOW"]
+EC_PC_ALIGN: Final = exits.EC_BY_NAME["PC_ALIGN"]
 
 
 class GuestPath(NamedTuple):

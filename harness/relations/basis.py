@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Final
 
 from harness.arch import reset_values
 from harness.arch.registers import BY_ONE_REG, INDEX, STATE
@@ -12,15 +13,15 @@ from harness.protocol import OP_ABORT, OP_RESET, OP_SERROR, OP_SET
 from harness.relations.divergence import Divergence
 from harness.trace.rounds import Round
 
-ARCHITECTURE = "requirement of the architecture"
+ARCHITECTURE: Final = "requirement of the architecture"
 """Arm ARM, GIC (IHI 0069)."""
-API = "requirement of the KVM API"
+API: Final = "requirement of the KVM API"
 """With PSCI (DEN 0022), SMCCC (DEN 0028) and the documents in Documentation/virt/kvm."""
-CONVENTION = "convention of Linux"
+CONVENTION: Final = "convention of Linux"
 """Another kernel may differ here without a violation of either."""
-BASES: tuple[str, ...] = (ARCHITECTURE, API, CONVENTION)
+BASES: Final[tuple[str, ...]] = (ARCHITECTURE, API, CONVENTION)
 
-_BY_NAME: tuple[tuple[str, str], ...] = (
+_BY_NAME: Final[tuple[tuple[str, str], ...]] = (
     # Divergences that no register of a round decides; the first pattern that fits.
     ("switch.*", ARCHITECTURE),
     ("isolate.*", ARCHITECTURE),
@@ -32,9 +33,9 @@ _BY_NAME: tuple[tuple[str, str], ...] = (
     ("host.dbg*", API),
     *((f"host.{name}", API) for name in ("step_begins", "exit_reason", "mdcr_el2", "slot", "write", "hcr_el2")),
 )
-_OF_AN_EXCEPTION = frozenset({"esr_el1", "far_el1", "elr_el1", "spsr_el1"})
-_CALLS = frozenset({"HVC64", "HVC32", "SMC64", "SMC32"})
-_UNKNOWN = frozenset(
+_OF_AN_EXCEPTION: Final = frozenset({"esr_el1", "far_el1", "elr_el1", "spsr_el1"})
+_CALLS: Final = frozenset({"HVC64", "HVC32", "SMC64", "SMC32"})
+_UNKNOWN: Final = frozenset(
     row.name
     for row in STATE
     if row.kept_by_reset or reset_values.RESET_VALUES.get(row.name) == reset_values.UNKNOWN_RESET

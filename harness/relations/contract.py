@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import exceptions, exits, sysregs
 from harness.arch.exceptions import State
@@ -26,14 +27,14 @@ from harness.trace.psci import (
     SUCCESS,
 )
 
-VENDOR_UID: tuple[int, int, int, int] = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
+VENDOR_UID: Final[tuple[int, int, int, int]] = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 """KVM's vendor UID (include/linux/arm-smccc.h, ARM_SMCCC_VENDOR_HYP_UID_KVM_REG_0..3)."""
 
-_UID_CALL = 0x8600_FF01
+_UID_CALL: Final = 0x8600_FF01
 # Results in x1..x3 that depend on entropy or time (Arm DEN 0098; Documentation/virt/kvm/arm/ptp_kvm.rst).
-_FREE_RESULTS = frozenset({0x8400_0052, 0x8400_0053, 0xC400_0053, 0x8600_0001})
-_RESET2_64 = 0xC400_0012
-_RESET2_32 = 0x8400_0012
+_FREE_RESULTS: Final = frozenset({0x8400_0052, 0x8400_0053, 0xC400_0053, 0x8600_0001})
+_RESET2_64: Final = 0xC400_0012
+_RESET2_32: Final = 0x8400_0012
 
 
 def call_result(exit_: Switch, index: int) -> int | None:
@@ -52,7 +53,7 @@ def call_result(exit_: Switch, index: int) -> int | None:
 
 
 # x0 of calls whose result does not depend on arguments.
-_STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
+_STATUS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
     {
         # KVM_REG_ARM_PSCI_VERSION: 1.1 up to 6.12, 1.3 in 7.x (docs/spec/kvm.md section 3).
         "PSCI_VERSION": frozenset({0x10001, 0x10002, 0x10003}),
@@ -76,22 +77,22 @@ _STATUS: Mapping[str, frozenset[int]] = MappingProxyType(
     }
 )
 # x0 depends on the host's CPU, features or entropy.
-_FREE_STATUS = frozenset(
+_FREE_STATUS: Final = frozenset(
     {"SMCCC_ARCH_FEATURES", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2", "SMCCC_ARCH_WORKAROUND_3"}
     | {"HV_PV_TIME_FEATURES", "HV_PV_TIME_ST", "VENDOR_HYP_KVM_FEATURES", "VENDOR_HYP_KVM_PTP"}
     | {"TRNG_FEATURES", "TRNG_GET_UUID", "TRNG_RND32", "TRNG_RND64"}
 )
 # Functions that PSCI_FEATURES must report in PSCI 1.1 (DEN 0022 5.1 and 5.15), and optional ones.
-_MUST_KNOW = (
+_MUST_KNOW: Final = (
     *("PSCI_VERSION", "PSCI_CPU_SUSPEND32", "PSCI_CPU_SUSPEND64", "PSCI_CPU_OFF", "PSCI_CPU_ON32", "PSCI_CPU_ON64"),
     *("PSCI_AFFINITY_INFO32", "PSCI_AFFINITY_INFO64", "PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET", "PSCI_FEATURES"),
     "SMCCC_VERSION",
 )
-_MAY_KNOW = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64")
+_MAY_KNOW: Final = ("PSCI_MIGRATE_INFO_TYPE", "PSCI_SYSTEM_RESET2_32", "PSCI_SYSTEM_RESET2_64")
 # DEN 0022 5.4.3 (SUCCESS, ALREADY_ON, INVALID_PARAMETERS, ON_PENDING, INTERNAL_FAILURE, INVALID_ADDRESS), 5.7.2 (ON,
 # OFF, ON_PENDING, INVALID_PARAMETERS).
-_CPU_ON_RESULTS = frozenset({SUCCESS, *(MASK64 + 1 - n for n in (4, 2, 5, 6, 9))})
-_AFFINITY_RESULTS = frozenset({0, 1, 2, INVALID_PARAMETERS})
+_CPU_ON_RESULTS: Final = frozenset({SUCCESS, *(MASK64 + 1 - n for n in (4, 2, 5, 6, 9))})
+_AFFINITY_RESULTS: Final = frozenset({0, 1, 2, INVALID_PARAMETERS})
 
 
 def call_status(exit_: Switch, vcpus: int = 1) -> frozenset[int] | None:
@@ -148,7 +149,8 @@ def _reset_type_known(reset_type: int) -> bool:
     return reset_type == 0 or reset_type >> 31 == 1
 
 
-_EC_IABT, _EC_DABT = exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]
+_EC_IABT: Final = exits.EC_BY_NAME["IABT_LOW"]
+_EC_DABT: Final = exits.EC_BY_NAME["DABT_LOW"]
 
 
 def _il(exit_: Switch) -> int:

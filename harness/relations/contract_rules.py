@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import exits, reset_values, sysregs
 from harness.arch.registers import STATE
@@ -100,15 +101,17 @@ def _gic() -> tuple[Rule, ...]:
     return (*ctlr, *banks)
 
 
-_FEATURES = "Arm DEN 0022 5.15"
-_MMIO = "KVM API 5, KVM_EXIT_MMIO; Arm ARM D17.2.37"
-SIZES = ("byte", "half", "word", "doubleword")
+_FEATURES: Final = "Arm DEN 0022 5.15"
+_MMIO: Final = "KVM API 5, KVM_EXIT_MMIO; Arm ARM D17.2.37"
+SIZES: Final = ("byte", "half", "word", "doubleword")
 """Of an access, by ISS.SAS."""
-_SLOTS, _DEBUG, _LINE = "KVM API 4.35", "KVM API 4.87 and 5, KVM_EXIT_DEBUG", "KVM API 4.25"
-_VGIC = "Documentation/virt/kvm/devices/arm-vgic-v3.rst"
-_PKVM = "Documentation/virt/kvm/arm/pkvm.rst"
+_SLOTS: Final = "KVM API 4.35"
+_DEBUG: Final = "KVM API 4.87 and 5, KVM_EXIT_DEBUG"
+_LINE: Final = "KVM API 4.25"
+_VGIC: Final = "Documentation/virt/kvm/devices/arm-vgic-v3.rst"
+_PKVM: Final = "Documentation/virt/kvm/arm/pkvm.rst"
 
-_OTHERS: tuple[Rule, ...] = (
+_OTHERS: Final[tuple[Rule, ...]] = (
     Rule("call.unknown", "NOT_SUPPORTED in x0", "Arm DEN 0028 2.7"),
     Rule("call.cpu_on.already_on", "ALREADY_ON for the one vCPU itself", "Arm DEN 0022 5.4.3"),
     Rule("call.cpu_on.invalid", "INVALID_PARAMETERS for a vCPU that is not there", "Arm DEN 0022 5.4.3"),
@@ -188,17 +191,17 @@ _OTHERS: tuple[Rule, ...] = (
     Rule("gic.list.user", "list registers are read back into the distributor", "Arm IHI 0069, the lifecycle"),
 )
 
-RULES: tuple[Rule, ...] = (*_calls(), *_registers(), *_resets(), *_gic(), *_OTHERS)
-BY_NAME: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in RULES})
+RULES: Final[tuple[Rule, ...]] = (*_calls(), *_registers(), *_resets(), *_gic(), *_OTHERS)
+BY_NAME: Final[Mapping[str, Rule]] = MappingProxyType({rule.name: rule for rule in RULES})
 assert len(BY_NAME) == len(RULES)
 
-_NO_PROTECTED = "the target has no protected VMs: its kernel is not in protected mode, or is older than they are"
-_ANSWERED = "the CPU answers without a trap, and the row promises nothing of that: there is nothing to compare"
-_NOT_THERE = "the CPU takes the exception itself, without a trap, and the row promises nothing of that"
+_NO_PROTECTED: Final = "the target has no protected VMs: its kernel is not in protected mode, or is older than they are"
+_ANSWERED: Final = "the CPU answers without a trap, and the row promises nothing of that: there is nothing to compare"
+_NOT_THERE: Final = "the CPU takes the exception itself, without a trap, and the row promises nothing of that"
 
 # It is measured that none of these traps: a row whose rule was exercised fails
 # tests/unit/harness/relations/test_contract_rules.py.
-ABSENT: tuple[Absent, ...] = (
+ABSENT: Final[tuple[Absent, ...]] = (
     Absent("call.SMCCC_ARCH_WORKAROUND_*", "*", "EL2 answers it, without an exit", "arch/arm64/kvm/hyp/hyp-entry.S"),
     *(
         Absent(f"sysreg.*.{name}", "*", _NOT_THERE, "harness/arch/sysregs.py: QEMU 7.2 has no such register")

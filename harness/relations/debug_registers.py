@@ -11,6 +11,7 @@ D17.3.12 DBGWVR<n>_EL1; relations ``switch.*`` and ``host.*``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
 from harness.arch import a64, sysregs
 from harness.guest.debug_stops import class_of
@@ -19,16 +20,16 @@ from harness.relations.contract import system_access
 from harness.relations.divergence import Divergence, Unchecked
 from harness.trace.events import ENTRY, Host, Switch, Trace
 
-TDE = 1 << 8
+TDE: Final = 1 << 8
 """MDCR_EL2: debug exceptions of EL1 and EL0 go to EL2, and accesses to debug registers trap, whatever TDA says."""
-_KEPT = 0x1_FFFF_FFFF_FFFC
+_KEPT: Final = 0x1_FFFF_FFFF_FFFC
 """Bits of an address that a CPU keeps: [1:0] are RES0, the upper ones may be copies of bit 48."""
-_HALVES = 1 << 8 | 1 << 6
+_HALVES: Final = 1 << 8 | 1 << 6
 """Bits of DBGBCR<n>_EL1.BAS that may be copies of those below: a breakpoint's instruction is at an address that is a
 multiple of 2 (Arm ARM D17.3.1)."""
-_WHY = "a debug register that the guest may have written itself"
-_FORGED = "a debug register after a forged access, which may be one to it"
-_ACCESSES = ("SYS64", "EC0x05")
+_WHY: Final = "a debug register that the guest may have written itself"
+_FORGED: Final = "a debug register after a forged access, which may be one to it"
+_ACCESSES: Final = ("SYS64", "EC0x05")
 """Classes of which KVM emulates accesses to debug registers: AArch64's, and AArch32's MCR and MRC (only forged)."""
 
 

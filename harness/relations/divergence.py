@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from operator import ne
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch.exceptions import State
 from harness.arch.registers import NAMES
 
-_POSITIONS = range(len(NAMES))
+_POSITIONS: Final = range(len(NAMES))
 
 
-ANOTHER_CAUSE = "another cause"
+ANOTHER_CAUSE: Final = "another cause"
 """A divergence at a place where an erratum of the target may cause one, and that no set of errata predicts."""
-SEEN_AGAIN = "seen on a release where it was thought fixed"
+SEEN_AGAIN: Final = "seen on a release where it was thought fixed"
 """Follows the errata of a cause, one of which is recorded for other releases than the target's."""
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.guest.el2_errata import (
     DROPS_LINES,
@@ -25,23 +25,23 @@ from harness.guest.el2_errata import (
     SERROR_AGAIN,
 )
 
-SIGN_EXTENDED = "esr-el1-sign-extended"
-NO_VIRTUAL_ADDRESS = "abort-beyond-ipa-space-has-no-virtual-address"
-NO_WALK_ABORT = "walk-abort-is-no-walk-abort"
-SMALL_TABLE = "small-table-walk-abort-never-comes"
-PVM_WALK = "protected-vm-walk-abort-never-comes"
-LOSES_SIGN = "mmio-load-loses-sign"
-RESET_COMPLETES = "reset-completes-pending-mmio"
-RESET_KEEPS_BANKED = "reset-keeps-banked-registers"
-RESET_KEEPS_SERROR = "reset-keeps-pending-serror"
-RESET_KEEPS_ABORT = "reset-keeps-pending-abort"
-CPU_ON_KEEPS_SERROR = "cpu-on-keeps-pending-serror"
-ABORTED_COMPLETES = "aborted-access-completes"
-SERROR_UNDOES = "serror-undoes-access"
-IGNORES_SIZE = "protected-mode-ignores-address-size"
-STEP_OUTLIVES = "step-pending-outlives-stepping"
+SIGN_EXTENDED: Final = "esr-el1-sign-extended"
+NO_VIRTUAL_ADDRESS: Final = "abort-beyond-ipa-space-has-no-virtual-address"
+NO_WALK_ABORT: Final = "walk-abort-is-no-walk-abort"
+SMALL_TABLE: Final = "small-table-walk-abort-never-comes"
+PVM_WALK: Final = "protected-vm-walk-abort-never-comes"
+LOSES_SIGN: Final = "mmio-load-loses-sign"
+RESET_COMPLETES: Final = "reset-completes-pending-mmio"
+RESET_KEEPS_BANKED: Final = "reset-keeps-banked-registers"
+RESET_KEEPS_SERROR: Final = "reset-keeps-pending-serror"
+RESET_KEEPS_ABORT: Final = "reset-keeps-pending-abort"
+CPU_ON_KEEPS_SERROR: Final = "cpu-on-keeps-pending-serror"
+ABORTED_COMPLETES: Final = "aborted-access-completes"
+SERROR_UNDOES: Final = "serror-undoes-access"
+IGNORES_SIZE: Final = "protected-mode-ignores-address-size"
+STEP_OUTLIVES: Final = "step-pending-outlives-stepping"
 
-SHARED: Mapping[str, str] = MappingProxyType(
+SHARED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "esr-el1-sign-extended-above-40-bits": SIGN_EXTENDED,
         "protected-vm-walk-abort-of-a-fetch-never-comes": PVM_WALK,
@@ -49,15 +49,24 @@ SHARED: Mapping[str, str] = MappingProxyType(
 )
 """Kept findings that show another finding's rule at another place, with the id of that finding."""
 
-_GPRS = frozenset(f"host.x{i}" for i in range(31))
-_STATE = frozenset({"host.pc", "host.pstate"})
-_EXCEPTION = _STATE | {f"host.{name}_el1" for name in ("elr", "esr", "far", "spsr")}
-_OF_A_STOP = (*(f"x{i}" for i in range(31)), "pc", "pstate", "esr_el2", "far_el2", "spsr_el1", "elr_el1", "esr_el1")
+_GPRS: Final = frozenset(f"host.x{i}" for i in range(31))
+_STATE: Final = frozenset({"host.pc", "host.pstate"})
+_EXCEPTION: Final = _STATE | {f"host.{name}_el1" for name in ("elr", "esr", "far", "spsr")}
+_OF_A_STOP: Final = (
+    *(f"x{i}" for i in range(31)),
+    "pc",
+    "pstate",
+    "esr_el2",
+    "far_el2",
+    "spsr_el1",
+    "elr_el1",
+    "esr_el1",
+)
 """Divergences of a run that does not end where userspace's debugging must stop it."""
-_RESET = frozenset({"RESET"})
-_FIRST_OR_RESET = _RESET | {"FIRST"}
-_ABORTS = frozenset({"DABT_LOW", "IABT_LOW"})
-_DATA_ABORTS = frozenset({"DABT_LOW", "forged:DABT_LOW"})
+_RESET: Final = frozenset({"RESET"})
+_FIRST_OR_RESET: Final = _RESET | {"FIRST"}
+_ABORTS: Final = frozenset({"DABT_LOW", "IABT_LOW"})
+_DATA_ABORTS: Final = frozenset({"DABT_LOW", "forged:DABT_LOW"})
 
 
 class Rule(NamedTuple):
@@ -74,7 +83,7 @@ class Rule(NamedTuple):
     outcome: str = ""
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         SIGN_EXTENDED: Rule(
             frozenset({"host.esr_el1"}),
@@ -207,7 +216,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 """By the id of the kept finding."""
-NONE: frozenset[str] = frozenset()
+NONE: Final[frozenset[str]] = frozenset()
 
 
 def rule_of(finding: str) -> Rule | None:
@@ -215,7 +224,7 @@ def rule_of(finding: str) -> Rule | None:
     return RULES.get(SHARED.get(finding, finding))
 
 
-_ANY_GPR = re.compile(r"(?<=\.)x\d+$")
+_ANY_GPR: Final = re.compile(r"(?<=\.)x\d+$")
 
 
 class TargetErrata(NamedTuple):
@@ -237,7 +246,7 @@ class TargetErrata(NamedTuple):
         return bool({(name, exit_class), (name, "*")} & self.unruled)
 
 
-NO_ERRATA = TargetErrata()
+NO_ERRATA: Final = TargetErrata()
 
 
 @lru_cache(maxsize=1 << 12)

@@ -6,6 +6,8 @@ Part of relation ``host.*`` (:mod:`harness.relations.host`).  It uses no model.
 
 from __future__ import annotations
 
+from typing import Final
+
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP, FSC_EXTABT, FSC_TRANSLATION
 from harness.arch.registers import INDEX
@@ -28,10 +30,10 @@ from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import USER_INJECTED, Round
 
-_BEYOND = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
+_BEYOND: Final = (FSC_EXTABT, *range(FSC_TRANSLATION + 4))
 """Statuses that an abort for an address outside a VM's space may have: external, address size, translation
 (D17.2.37)."""
-_UPPER_HALF = 0xFFFF_FFFF << 32
+_UPPER_HALF: Final = 0xFFFF_FFFF << 32
 
 
 def _call(state: ExpectedState, exit_: Switch, world: VmEnvironment) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 from harness.arch import exceptions, exits
 from harness.arch.exits import DABT, EXCEPTION_TRAP
@@ -22,25 +23,27 @@ from harness.trace.environment import PSCI_0_2, VmEnvironment
 from harness.trace.events import Switch
 from harness.trace.rounds import IN_KERNEL, USER_INJECTED, Round
 
-RESUME, INJECT = frozenset({"resume"}), frozenset({"inject"})
-_EITHER = RESUME | INJECT
-_MMIO, _UNDECODABLE = frozenset({"user:MMIO"}), frozenset({"fail:ENOSYS", "user:ARM_NISV"})
-_DONATED = RESUME | {"fail:EPERM"}
-_FORGED: Mapping[Outcome, frozenset[str]] = MappingProxyType(
+RESUME: Final = frozenset({"resume"})
+INJECT: Final = frozenset({"inject"})
+_EITHER: Final = RESUME | INJECT
+_MMIO: Final = frozenset({"user:MMIO"})
+_UNDECODABLE: Final = frozenset({"fail:ENOSYS", "user:ARM_NISV"})
+_DONATED: Final = RESUME | {"fail:EPERM"}
+_FORGED: Final[Mapping[Outcome, frozenset[str]]] = MappingProxyType(
     {
         Outcome.UNDEFINED: INJECT,
         Outcome.UNDEFINED_OR_NOTHING: _EITHER,
         Outcome.UNDEFINED_OR_ACCESS: _EITHER,
     }
 )
-_OTHER_CODES: Mapping[str, frozenset[str]] = MappingProxyType(
+_OTHER_CODES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         # arch/arm64/kvm/handle_exit.c handle_exit; KVM API 5, KVM_EXIT_FAIL_ENTRY and KVM_EXIT_INTERNAL_ERROR.
         "IRQ": RESUME,
         "IL": frozenset({"user:FAIL_ENTRY", "fail:EINVAL"}),
     }
 )
-_SYSTEM_EVENTS = ("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET")
+_SYSTEM_EVENTS: Final = ("PSCI_SYSTEM_OFF", "PSCI_SYSTEM_RESET")
 """Calls that end in KVM_EXIT_SYSTEM_EVENT (KVM API 5); SYSTEM_RESET2 and SYSTEM_OFF2 do so where they are valid."""
 
 

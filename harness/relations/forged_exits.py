@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import Final
 
 from harness.arch import exceptions, exits
 from harness.arch.registers import BY_NAME, Encoding
@@ -68,7 +69,10 @@ class ForgedKind:
         return self.accesses is None or _accessed(ec, esr) in self.accesses
 
 
-_CP15_32, _CP15_64, _CP14_MR, _SYS64 = 0x03, 0x04, 0x05, exits.EC_BY_NAME["SYS64"]
+_CP15_32: Final = 0x03
+_CP15_64: Final = 0x04
+_CP14_MR: Final = 0x05
+_SYS64: Final = exits.EC_BY_NAME["SYS64"]
 
 
 def _accessed(ec: int, esr: int) -> Encoding:
@@ -88,14 +92,14 @@ def _state(*names: str) -> frozenset[Encoding]:
     return frozenset(found)
 
 
-_HANDLED = frozenset(
+_HANDLED: Final = frozenset(
     # Classes that have a handler of their own in one of the releases.
     {0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0C, 0x12, 0x13, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A}
     | {0x20, 0x24, 0x25, 0x2D, 0x30, 0x32, 0x34, 0x38, 0x3C}
 )
-_TABLE = "arch/arm64/kvm/handle_exit.c arm_exit_handlers"
-_REGISTERS = "arch/arm64/kvm/sys_regs.c"
-_WRITE_ONLY = frozenset(
+_TABLE: Final = "arch/arm64/kvm/handle_exit.c arm_exit_handlers"
+_REGISTERS: Final = "arch/arm64/kvm/sys_regs.c"
+_WRITE_ONLY: Final = frozenset(
     {
         # By set and way, and of tags with them (Arm ARM C5.3); a read of op0 1 is SYSL.
         *((1, 0, 7, crm, op2) for crm in (6, 10, 14) for op2 in (2, 4, 6)),
@@ -104,7 +108,7 @@ _WRITE_ONLY = frozenset(
         *((3, 0, 12, 11, op2) for op2 in (5, 6, 7)),  # ICC_SGI1R_EL1, ICC_ASGI1R_EL1, ICC_SGI0R_EL1
     }
 )
-_READ_ONLY = frozenset(
+_READ_ONLY: Final = frozenset(
     {
         # ID registers (Arm ARM D18.3.1); MPIDR_EL1 has a row of its own.
         *((3, 0, 0, crm, op2) for crm in range(8) for op2 in range(8) if (crm, op2) != (0, 5)),
@@ -115,7 +119,7 @@ _READ_ONLY = frozenset(
         (3, 0, 9, 14, 6),  # PMMIR_EL1
     }
 )
-_WRITE_ONLY_32 = frozenset(
+_WRITE_ONLY_32: Final = frozenset(
     {
         *((15, 0, 7, crm, 2) for crm in (6, 10, 14)),  # DCISW, DCCSW, DCCISW
         (15, 0, 9, 12, 4),  # PMSWINC
@@ -123,17 +127,17 @@ _WRITE_ONLY_32 = frozenset(
         (14, 0, 1, 0, 4),  # DBGOSLAR
     }
 )
-_READ_ONLY_32 = frozenset(
+_READ_ONLY_32: Final = frozenset(
     {
         *((15, 0, 0, crm, op2) for crm in range(8) for op2 in range(8)),  # ID registers, CTR, MPIDR
         *((15, 1, 0, 0, op2) for op2 in (0, 1, 2, 7)),  # CCSIDR, CLIDR, CCSIDR2, AIDR
         (14, 0, 1, 1, 4),  # DBGOSLSR
     }
 )
-_READ = Assertion(frozenset({"read_from_write_only", "bad_trap"}), r"sys_reg read to write-only register")
-_WRITTEN = Assertion(frozenset({"write_to_read_only", "bad_trap"}), r"sys_reg write to read-only register")
+_READ: Final = Assertion(frozenset({"read_from_write_only", "bad_trap"}), r"sys_reg read to write-only register")
+_WRITTEN: Final = Assertion(frozenset({"write_to_read_only", "bad_trap"}), r"sys_reg write to read-only register")
 
-KINDS: tuple[ForgedKind, ...] = (
+KINDS: Final[tuple[ForgedKind, ...]] = (
     # The first row that matches an exit is its kind.
     ForgedKind(
         "class-without-handler",
@@ -226,7 +230,7 @@ KINDS: tuple[ForgedKind, ...] = (
 )
 
 
-WALK_WITHOUT_TRANSLATION = ForgedKind(
+WALK_WITHOUT_TRANSLATION: Final = ForgedKind(
     "walk-without-translation",
     frozenset({exits.EC_BY_NAME["IABT_LOW"], exits.EC_BY_NAME["DABT_LOW"]}),
     Outcome.ACCESS,

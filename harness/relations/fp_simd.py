@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from harness.guest.predict_run import PredictedRun
 from harness.guest.walk import GuestPath
@@ -16,9 +17,9 @@ from harness.protocol import OP_RESET
 from harness.relations.divergence import Divergence, Unchecked
 from harness.trace.events import ENTRY, USER, VECTORS_SIZE, Switch, Trace
 
-NAMES: tuple[str, ...] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
-_PLACES: tuple[tuple[int, int], ...] = (*((16 * i, 16) for i in range(32)), (512, 4), (516, 4))
-ZERO = bytes(VECTORS_SIZE)
+NAMES: Final[tuple[str, ...]] = (*(f"v{i}" for i in range(32)), "fpsr", "fpcr")
+_PLACES: Final[tuple[tuple[int, int], ...]] = (*((16 * i, 16) for i in range(32)), (512, 4), (516, 4))
+ZERO: Final = bytes(VECTORS_SIZE)
 
 
 def value(data: bytes, index: int) -> int:

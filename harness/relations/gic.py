@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from harness import protocol
 from harness.arch import exits
@@ -25,10 +26,11 @@ from harness.trace.environment import WORLDS
 from harness.trace.events import ENTRY, EXIT, Event, Host, Lists, Switch
 from harness.trace.rounds import IN_KERNEL, Round
 
-SOME_UNKNOWN = "unknown bits of a register of the GIC"
-ALL_UNKNOWN = "a register of the GIC whose value is unknown"
-SPI, PPI = protocol.GIC_LINES["spi"], protocol.GIC_LINES["ppi"]
-FREE_PPIS = range(SGIS, 20)
+SOME_UNKNOWN: Final = "unknown bits of a register of the GIC"
+ALL_UNKNOWN: Final = "a register of the GIC whose value is unknown"
+SPI: Final = protocol.GIC_LINES["spi"]
+PPI: Final = protocol.GIC_LINES["ppi"]
+FREE_PPIS: Final = range(SGIS, 20)
 """PPIs that are certainly left to userspace: KVM's own timers use some of the others, which userspace may
 choose (Documentation/virt/kvm/devices/vcpu.rst, KVM_ARM_VCPU_TIMER_CTRL; 26 to 30 where it does not)."""
 

@@ -8,6 +8,7 @@ watchpoints); Arm ARM D2.12 (software step: one instruction, then the exception)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from harness import protocol
 from harness.arch import exceptions
@@ -19,8 +20,8 @@ from harness.relations.errata import NONE, STEP_OUTLIVES
 from harness.trace.events import EXIT, Event, Host, Switch
 from harness.trace.rounds import PSTATE_ID, Round
 
-EXIT_DEBUG = 4
-_MAY_BEGIN_ANEW = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}
+EXIT_DEBUG: Final = 4
+_MAY_BEGIN_ANEW: Final = DEBUG_OPS | {OP_ABORT, OP_FINISH, OP_RESET, OP_SERROR}
 
 
 def begins(round_: Round) -> bool | None:

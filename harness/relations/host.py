@@ -9,6 +9,7 @@ No model is used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from harness.arch import exceptions
 from harness.arch.registers import NAMES
@@ -21,9 +22,9 @@ from harness.relations.expected_state import ExpectedState
 from harness.relations.userspace_actions import Order, apply_reset, apply_userspace, orders_of
 from harness.trace.rounds import Round
 
-STEP_WAITS = "the guest's own PSTATE.SS while userspace steps it"
-OS_LOCK = "what the OS Lock hides of MDSCR_EL1"
-PARTIAL = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
+STEP_WAITS: Final = "the guest's own PSTATE.SS while userspace steps it"
+OS_LOCK: Final = "what the OS Lock hides of MDSCR_EL1"
+PARTIAL: Final = frozenset({STEP_WAITS, OS_LOCK, STEP_SHOWS})
 """Reasons that concern some bits of one register; any other reason means that the whole state is undetermined."""
 
 

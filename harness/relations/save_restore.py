@@ -7,6 +7,7 @@ Pure, and without any model or VM: the :class:`~harness.model.prediction.Predict
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from harness.arch import exceptions, exits
 from harness.arch.registers import NAMES
@@ -36,11 +37,11 @@ def why_not_comparable(round_: Round) -> str:
     return ""
 
 
-_GPRS = range(31)
-_DIRTY = tuple(f"dirty.x{i}" for i in _GPRS)
+_GPRS: Final = range(31)
+_DIRTY: Final = tuple(f"dirty.x{i}" for i in _GPRS)
 
 
-ALLOWED: Mapping[str, frozenset[str]] = {
+ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     # What KVM may do where the verified layer chose that helper (docs/spec/kvm.md section 2).
     "none": frozenset({"resume"}),
     "prep_wfx": frozenset({"resume"}),
@@ -53,7 +54,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "panic.restore": frozenset({"kill"}),
 }
 
-DIRTY_PC_FLAG, PENDING_EXCEPT_INJECT_FLAG = 1 << 32, 7 << 33
+DIRTY_PC_FLAG: Final = 1 << 32
+PENDING_EXCEPT_INJECT_FLAG: Final = 7 << 33
 """Flags of the layer's dirty word (docs/spec/model.md section 2.1)."""
 
 
@@ -110,7 +112,7 @@ def compare_round(round_: Round, prediction: Prediction) -> Iterator[Divergence]
     yield from compare_restore(round_, prediction)
 
 
-ALL_GPRS = (1 << 31) - 1
+ALL_GPRS: Final = (1 << 31) - 1
 
 
 def compare_reveal(

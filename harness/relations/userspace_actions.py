@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import exceptions, reset_values
 from harness.arch.exits import DABT, IL_BIT
@@ -39,11 +39,11 @@ from harness.trace.environment import VmEnvironment
 from harness.trace.events import Host, Switch
 from harness.trace.rounds import EXCEPTION, Round
 
-NOT_REPORTED = "an MMIO access that did not reach userspace"
+NOT_REPORTED: Final = "an MMIO access that did not reach userspace"
 """Why the state is not determined."""
-_MPIDR = INDEX["mpidr_el1"]
-_SYNDROME = frozenset({exceptions.ESR, exceptions.FAR})
-_KEPT = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
+_MPIDR: Final = INDEX["mpidr_el1"]
+_SYNDROME: Final = frozenset({exceptions.ESR, exceptions.FAR})
+_KEPT: Final = tuple(i for i, r in enumerate(STATE) if r.kept_by_reset)
 
 
 def apply_reset(state: ExpectedState, world: VmEnvironment, keeps_banked: bool = False) -> None:
@@ -73,7 +73,7 @@ class Order(NamedTuple):
     serror_at_once: bool = False
 
 
-_ONE = (Order(),)
+_ONE: Final = (Order(),)
 
 
 def orders_of(round_: Round) -> tuple[Order, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from harness import protocol
 from harness.arch import debug_registers
@@ -21,7 +22,7 @@ def shaping(scenario: Scenario) -> Iterator[Step]:
         yield from map(slot_step, scenario.slots)
 
 
-_ARGUMENTS: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
+_ARGUMENTS: Final[Mapping[str, Callable[..., tuple[int, int]]]] = MappingProxyType(
     {
         "set": lambda name, value: (BY_NAME[name].one_reg, value),
         "complete": lambda value: (value, 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import starmap
+from typing import Final
 
 from harness import protocol
 from harness.arch import registers
@@ -16,13 +17,16 @@ from harness.scenario.scenario import Scenario, Step
 from harness.scenario.steps import KINDS, Actor
 
 Op = tuple[int, int, int, int]  # operation, step of the scenario, its arguments a and b: one protocol.OP_FORMAT
-NO_STEP = 0xFFFF_FFFF
+NO_STEP: Final = 0xFFFF_FFFF
 """The step number of operations and records that belong to no step: the start of the vCPUs, and the last runs."""
 
-_BEGIN, _CODE, _SET, _RUN, _VCPU, _LATER = (
-    protocol.OPS[name][0] for name in ("begin", "code", "set", "run", "vcpu", "later")
-)
-LEAVES = frozenset({"br", "eret"})
+_BEGIN: Final = protocol.OPS["begin"][0]
+_CODE: Final = protocol.OPS["code"][0]
+_SET: Final = protocol.OPS["set"][0]
+_RUN: Final = protocol.OPS["run"][0]
+_VCPU: Final = protocol.OPS["vcpu"][0]
+_LATER: Final = protocol.OPS["later"][0]
+LEAVES: Final = frozenset({"br", "eret"})
 """Steps that branch out of the code without a trap of their own: the agent must know the step."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.arch import a64
 from harness.arch.a64 import TRAP
@@ -17,12 +17,12 @@ from harness.layout import PROTECTED_TRAP_REGISTER as PROTECTED_TRAP
 from harness.scenario.requirements import context_named, first_context, needs_protected
 from harness.scenario.scenario import Scenario, instruction
 
-FILL: tuple[int, int] = (TRAP, a64.ISB)
+FILL: Final[tuple[int, int]] = (TRAP, a64.ISB)
 """The alternating words of VECTORS, and of CODE after a scenario.
 
 The barrier is for speed: an emulator translates a block up to the next barrier, and a block of a page of traps is long.
 """
-PROTECTED_FILL: tuple[int, int] = (a64.encode("mrs", "xzr", PROTECTED_TRAP), a64.ISB)
+PROTECTED_FILL: Final[tuple[int, int]] = (a64.encode("mrs", "xzr", PROTECTED_TRAP), a64.ISB)
 """The same for a protected VM."""
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.layout import CODE, DATA, MMIO, VECTORS, Region
 
-PAGE = 0x1000
-KINDS: Mapping[str, int] = MappingProxyType({"rw": 0, "log": 1, "ro": 2, "ro_log": 3})
+PAGE: Final = 0x1000
+KINDS: Final[Mapping[str, int]] = MappingProxyType({"rw": 0, "log": 1, "ro": 2, "ro_log": 3})
 """KVM_MEM_LOG_DIRTY_PAGES is 1, KVM_MEM_READONLY is 2 (KVM API 4.35)."""
-READ_ONLY = 2
-NUMBERS = range(1, 5)
+READ_ONLY: Final = 2
+NUMBERS: Final = range(1, 5)
 """Slot numbers that a scenario may use; slot 0 has the guest's code and vectors."""
-IPA_LIMIT = 1 << 40
+IPA_LIMIT: Final = 1 << 40
 """End of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
 
 
@@ -47,10 +47,10 @@ class Slot(NamedTuple):
         return Region(f"slot {self.number}", self.base, self.size, True, f"memory, {self.kind}", read_only, self.home)
 
 
-DEFAULT: tuple[Slot, ...] = (Slot(1, "rw", DATA.base, DATA.size, DATA.base),)
+DEFAULT: Final[tuple[Slot, ...]] = (Slot(1, "rw", DATA.base, DATA.size, DATA.base),)
 """The slots of a scenario without ``memory`` lines."""
-_FIXED: tuple[Region, ...] = (MMIO, CODE, VECTORS)
-_KIND_NAMES: Mapping[int, str] = MappingProxyType({flags: name for name, flags in KINDS.items()})
+_FIXED: Final[tuple[Region, ...]] = (MMIO, CODE, VECTORS)
+_KIND_NAMES: Final[Mapping[int, str]] = MappingProxyType({flags: name for name, flags in KINDS.items()})
 
 
 def pack(slot: Slot) -> tuple[int, int]:

@@ -12,6 +12,7 @@ userspace asked for it: it enters at a vector.  Source: arch/arm64/kvm/debug.c o
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Final
 
 from harness import protocol
 from harness.arch import exceptions, exits
@@ -20,14 +21,17 @@ from harness.protocol import DEBUG_OPS
 from harness.trace.events import ENTRY, EXIT, USER, Event, Host, Switch
 from harness.trace.psci import CpuOnCalls
 
-_RESET, _SET, _ABORT, _SERROR, _FINISH = (
-    protocol.OPS[name][0] for name in ("reset", "set", "abort", "serror", "finish")
-)
-_MMIO = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
-_LEVELS = exceptions.VECTOR_AARCH32
+_RESET: Final = protocol.OPS["reset"][0]
+_SET: Final = protocol.OPS["set"][0]
+_ABORT: Final = protocol.OPS["abort"][0]
+_SERROR: Final = protocol.OPS["serror"][0]
+_FINISH: Final = protocol.OPS["finish"][0]
+_MMIO: Final = next(number for number, name in exits.KVM_EXIT_REASONS.items() if name == "MMIO")
+_LEVELS: Final = exceptions.VECTOR_AARCH32
 """The bits of a vector's offset that show where the exception came from."""
-PSTATE_ID = BY_NAME["pstate"].one_reg
-_DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
+PSTATE_ID: Final = BY_NAME["pstate"].one_reg
+_DEBUGGED: Final = protocol.DEBUG["debugged"]
+_STEPPED: Final = protocol.DEBUG["stepped"]
 
 
 def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -76,7 +80,7 @@ def undo_debug_state(events: tuple[Event, ...]) -> tuple[Event, ...]:
     return tuple(own)
 
 
-_ENTERED = itemgetter(exceptions.PC, exceptions.ELR, exceptions.SPSR, exceptions.ESR)
+_ENTERED: Final = itemgetter(exceptions.PC, exceptions.ELR, exceptions.SPSR, exceptions.ESR)
 
 
 def _took_exception(entry: Switch, before: Switch | None) -> bool:

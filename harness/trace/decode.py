@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness import protocol
 from harness.arch import registers
@@ -30,12 +30,12 @@ from harness.trace.events import (
     Vectors,
 )
 
-_HEADER = protocol.RECORD_HEADER
-_HOST = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
-_SWITCH = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
-_POINTS = struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q")
-_LISTS = struct.Struct(f"<{len(protocol.LIST_WORDS)}Q")
-_SIZES: Mapping[int, int] = {
+_HEADER: Final = protocol.RECORD_HEADER
+_HOST: Final = struct.Struct(f"<{len(protocol.HOST_WORDS)}Q")
+_SWITCH: Final = struct.Struct(f"<{len(protocol.SWITCH_WORDS)}Q")
+_POINTS: Final = struct.Struct(f"<{len(protocol.DEBUG_WORDS)}Q")
+_LISTS: Final = struct.Struct(f"<{len(protocol.LIST_WORDS)}Q")
+_SIZES: Final[Mapping[int, int]] = {
     HOST: protocol.HOST_SIZE,
     POINTS: protocol.DEBUG_SIZE,
     LISTS: protocol.LIST_SIZE,

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from harness.layout import CONTEXTS, GIC_MACHINE, GICD, GICR, PROTECTED_MACHINE, REGIONS, Context, Region
 
-IPA_BITS = 40
+IPA_BITS: Final = 40
 """Size of the guest's physical address space: KVM_CREATE_VM type 0 (KVM API 4.2)."""
-PSCI_0_2 = 1 << 2
-POWER_OFF = 1 << 0
+PSCI_0_2: Final = 1 << 2
+POWER_OFF: Final = 1 << 0
 """Features of KVM_ARM_VCPU_INIT that change no system register (KVM API 4.82)."""
 
 
@@ -79,7 +80,7 @@ class VmEnvironment:
         return not self.features & ~(PSCI_0_2 | POWER_OFF)
 
 
-SCENARIO_VM = VmEnvironment()
+SCENARIO_VM: Final = VmEnvironment()
 
 
 def writable(regions: tuple[Region, ...]) -> tuple[Region, ...]:
@@ -96,6 +97,6 @@ def _world(one: Context) -> VmEnvironment:
     return VmEnvironment(vcpu=one.vcpu, vcpus=vcpus)
 
 
-WORLDS: tuple[VmEnvironment, ...] = tuple(map(_world, CONTEXTS))
+WORLDS: Final[tuple[VmEnvironment, ...]] = tuple(map(_world, CONTEXTS))
 """The environment of each vCPU of a scenario, in the order of ``layout.CONTEXTS``."""
 assert WORLDS[0] == SCENARIO_VM

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness import protocol
 from harness.arch import exits, registers
 from harness.errors import AgentProtocolError
 
-FORGE_MASK = sum(protocol.FORGE.values())
-_DEBUGGED, _STEPPED = protocol.DEBUG["debugged"], protocol.DEBUG["stepped"]
-_VCPU_SHIFT = protocol.FLAGS_VCPU_SHIFT
-MARKS = (1 << protocol.FLAGS_VM_SHIFT) - 1
+FORGE_MASK: Final = sum(protocol.FORGE.values())
+_DEBUGGED: Final = protocol.DEBUG["debugged"]
+_STEPPED: Final = protocol.DEBUG["stepped"]
+_VCPU_SHIFT: Final = protocol.FLAGS_VCPU_SHIFT
+MARKS: Final = (1 << protocol.FLAGS_VM_SHIFT) - 1
 
 
 class Switch(NamedTuple):
@@ -121,11 +122,15 @@ class Host(NamedTuple):
 
 
 Event = Switch | Host
-ENTRY, EXIT, USER, HOST = (protocol.RECORD_TYPES[k] for k in ("entry", "exit", "user", "host"))
-POINTS, LISTS = protocol.RECORD_TYPES["debug"], protocol.RECORD_TYPES["lists"]
+ENTRY: Final = protocol.RECORD_TYPES["entry"]
+EXIT: Final = protocol.RECORD_TYPES["exit"]
+USER: Final = protocol.RECORD_TYPES["user"]
+HOST: Final = protocol.RECORD_TYPES["host"]
+POINTS: Final = protocol.RECORD_TYPES["debug"]
+LISTS: Final = protocol.RECORD_TYPES["lists"]
 
 
-VECTORS_SIZE = 528
+VECTORS_SIZE: Final = 528
 """Bytes of struct user_fpsimd_state: q0..q31, FPSR, FPCR and 8 bytes that are reserved (asm/ptrace.h)."""
 
 
@@ -166,7 +171,7 @@ class Lists(NamedTuple):
     values: tuple[int, ...]
 
 
-FORGED = "forged:"
+FORGED: Final = "forged:"
 """Prefix of the class of a forged exit."""
 
 
@@ -190,7 +195,7 @@ class Trace:
     lists: tuple[Lists, ...] = ()
 
 
-_STATUS_NAMES: Mapping[int, str] = {number: name for name, number in protocol.STATUS.items()}
+_STATUS_NAMES: Final[Mapping[int, str]] = {number: name for name, number in protocol.STATUS.items()}
 
 
 def status_name(status: int) -> str:

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness import protocol
 from harness.arch import exceptions, exits
@@ -22,15 +22,20 @@ from harness.trace.environment import SCENARIO_VM, VmEnvironment
 from harness.trace.events import ENTRY, EXIT, HOST, USER, Event, Host, Switch
 from harness.trace.slot_timeline import SlotTimeline
 
-INCREMENT_PC, EXCEPTION = protocol.PENDING["increment_pc"], protocol.PENDING["exception"]
-EXIT_INTR, EXIT_MMIO = 10, 6
-PC_ID, PSTATE_ID, VBAR_ID, ELR_ID = (BY_NAME[name].one_reg for name in ("pc", "pstate", "vbar_el1", "elr_el1"))
-NOTHING: Mapping[int, int] = MappingProxyType({})
+INCREMENT_PC: Final = protocol.PENDING["increment_pc"]
+EXCEPTION: Final = protocol.PENDING["exception"]
+EXIT_INTR: Final = 10
+EXIT_MMIO: Final = 6
+PC_ID: Final = BY_NAME["pc"].one_reg
+PSTATE_ID: Final = BY_NAME["pstate"].one_reg
+VBAR_ID: Final = BY_NAME["vbar_el1"].one_reg
+ELR_ID: Final = BY_NAME["elr_el1"].one_reg
+NOTHING: Final[Mapping[int, int]] = MappingProxyType({})
 
-IN_KERNEL = "kernel:MMIO"
+IN_KERNEL: Final = "kernel:MMIO"
 """The outcome of an access to a device that KVM emulates itself."""
 
-USER_INJECTED = "asked"
+USER_INJECTED: Final = "asked"
 """The outcome where the guest took the exceptions that userspace asked for: an SError at once, several exceptions, or
 one from another state than that of the exit."""
 
@@ -137,7 +142,7 @@ def _exceptions(hosts: tuple[Host, ...]) -> tuple[int, ...]:
     return tuple(h.op for h in hosts if h.op in (OP_ABORT, OP_SERROR) and not h.error)
 
 
-_DECIDE_ENTRY = frozenset({PC_ID, PSTATE_ID, VBAR_ID})
+_DECIDE_ENTRY: Final = frozenset({PC_ID, PSTATE_ID, VBAR_ID})
 """The registers that decide the vector of an exception and its return address."""
 
 
@@ -226,7 +231,7 @@ def _given(
     return _injected(exit_, users, hosts, entry, world)
 
 
-_ASKED_EC = frozenset(
+_ASKED_EC: Final = frozenset(
     {exits.EC_BY_NAME["SERROR"], exits.EC_BY_NAME["DABT_LOW"], exceptions.same_el(exits.EC_BY_NAME["DABT_LOW"])}
 )
 """Classes that ESR_EL1 has of the exceptions that userspace may ask for."""

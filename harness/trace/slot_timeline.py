@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from harness import protocol
 from harness.layout import CONTEXTS, REGIONS
@@ -18,9 +19,9 @@ from harness.scenario.memory_slots import Slot
 from harness.trace.environment import SCENARIO_VM, WORLDS, VmEnvironment, writable
 from harness.trace.events import Event, Host
 
-OPS = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
+OPS: Final = frozenset(protocol.OPS[name][0] for name in ("slot", "drop_slot"))
 """Operations that request a change of a memory slot."""
-_DEFAULT: Mapping[int, Slot] = {slot.number: slot for slot in memory_slots.DEFAULT}
+_DEFAULT: Final[Mapping[int, Slot]] = {slot.number: slot for slot in memory_slots.DEFAULT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Shape:
         return _Shape({**self.slots, machine: slots}, tuple(environments))
 
 
-_FIRST = _Shape({}, WORLDS)
+_FIRST: Final = _Shape({}, WORLDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +93,5 @@ class SlotTimeline:
         return replace(SCENARIO_VM, regions=tuple(sorted(regions, key=lambda region: region.read_only)))
 
 
-NO_CHANGES = SlotTimeline()
+NO_CHANGES: Final = SlotTimeline()
 """The timeline of a trace in which no memory slot changes."""

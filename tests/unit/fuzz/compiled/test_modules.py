@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from pathlib import Path
 
@@ -58,6 +60,22 @@ def test_all_that_compiled_modules_import_is_in_the_key() -> None:
 def test_no_level_of_the_model_is_compiled() -> None:
     """It runs over numbers that are no int, which compiled code refuses."""
     assert not [name for name in MODULES if name.startswith("harness.model")]
+
+
+def _not_final(path: Path) -> list[str]:
+    """Return the constants of a module that are not declared ``Final``."""
+    found: list[ast.expr] = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign):
+            found += [name for one in node.targets for name in (one.elts if isinstance(one, ast.Tuple) else [one])]
+        elif isinstance(node, ast.AnnAssign) and "Final" not in ast.unparse(node.annotation):
+            found.append(node.target)
+    return [one.id for one in found if isinstance(one, ast.Name) and re.fullmatch("_?[A-Z][A-Z0-9_]*", one.id)]
+
+
+def test_constants_of_compiled_modules_are_final() -> None:
+    """Compiled code looks up any other name of a module in a dictionary, each time."""
+    assert {name: found for name in MODULES if (found := _not_final(ALL[name]))} == {}
 
 
 def test_no_compiled_module_relies_on_cached_property() -> None:
