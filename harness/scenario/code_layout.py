@@ -53,7 +53,11 @@ def base_of(context: int) -> int:
 
 
 class CodeLayout(NamedTuple):
-    """Where all guest steps of a scenario are; the functions below have each part of it."""
+    """The guest steps of a scenario in its order, the address after each vCPU's last one, and the code of each RAM.
+
+    A protected VM (True) has its own RAM, all others share one.  The vCPU that the scenario starts with is the last of
+    ``ends``, unless a step names it.
+    """
 
     placed: tuple[Placed, ...]
     ends: Mapping[int, int]
@@ -74,16 +78,8 @@ def placed(scenario: Scenario) -> tuple[Placed, ...]:
     return layout_of(scenario).placed
 
 
-def ends(scenario: Scenario) -> Mapping[int, int]:
-    """Return, for each vCPU that a scenario uses, the address after its last instruction; the first vCPU comes last."""
-    return layout_of(scenario).ends
-
-
 def codes_of(scenario: Scenario) -> Mapping[bool, Code]:
-    """Return the code of each RAM that a scenario uses: a protected VM (True) has its own RAM, all others share one.
-
-    Each with the trap after each vCPU's last step.
-    """
+    """Return the code of each RAM that a scenario uses, with the trap after each vCPU's last step."""
     return layout_of(scenario).codes
 
 
@@ -94,20 +90,19 @@ def code_of(scenario: Scenario, protected: bool = False) -> Code:
 
 
 def _place(scenario: Scenario, first: int) -> tuple[tuple[Placed, ...], Mapping[int, int]]:
-    """Return the guest steps and :func:`ends`; ``first`` is the vCPU that the scenario starts with."""
-    context, used = first, {}
+    """Return the guest steps, and the address after each vCPU's last; the scenario starts with ``first``."""
+    context, named = first, list[int]()
     free: dict[int, int] = {}
     steps: list[Placed] = []
     for index, step in enumerate(scenario.steps):
         if step.kind == "vcpu":
             context = context_named(first, str(step.args[0]))
-            used[context] = 0
+            named.append(context)
         elif (word := instruction(step)) is not None:
             address = free.get(context) or base_of(context)
             free[context] = address + 4
             steps.append(Placed(index, context, address, word))
-    order = used | {first: 0}
-    return tuple(steps), {context: free.get(context) or base_of(context) for context in order}
+    return tuple(steps), {context: free.get(context) or base_of(context) for context in (*named, first)}
 
 
 def _code(steps: Sequence[Placed], ends_at: Mapping[int, int], protected: bool) -> Code:
