@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from fuzz.targets.observation import Observation, signatures
 from fuzz.targets.runner import TRIES
@@ -39,25 +41,37 @@ class ScenarioChange:
         """Return whether it shows a change that is not listed as intended."""
         return bool(self.new or self.fixed or self.changed)
 
-    def confirmed_by(self, other: ScenarioChange) -> ScenarioChange:
-        """Return the differences that two runs of the scenario have in common."""
-        return ScenarioChange(
-            self.name,
-            self.new & other.new,
-            self.fixed & other.fixed,
-            self.changed & other.changed,
-            self.intended & other.intended,
-            self.same | other.same,
-        )
+
+def _twice(sets: Iterable[Names]) -> Names:
+    """Return what is in at least two sets."""
+    return frozenset(text for text, times in Counter(chain.from_iterable(sets)).items() if times > 1)
+
+
+def confirmed(runs: Sequence[ScenarioChange]) -> ScenarioChange:
+    """Return the differences that at least two runs of a scenario show."""
+    return ScenarioChange(
+        runs[0].name,
+        _twice(run.new for run in runs),
+        _twice(run.fixed for run in runs),
+        _twice(run.changed for run in runs),
+        _twice(run.intended for run in runs),
+        frozenset(chain.from_iterable(run.same for run in runs)),
+    )
 
 
 def compare_scenario(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:
     """Return the differences of a scenario between two targets; a difference must occur in two runs, in fresh VMs.
 
-    TargetError: both are lost, or one does not boot.
+    An interrupt can give a problem another signature in one of them: if two runs differ, but not in the same, a third
+    one decides.  TargetError: both are lost, or one does not boot.
     """
     once = _show_once(targets, name, scenario)
-    return once.confirmed_by(_show_once(targets, name, scenario)) if once.differs else once
+    if not once.differs:
+        return once
+    again = _show_once(targets, name, scenario)
+    if not again.differs or (again.new, again.fixed) == (once.new, once.fixed):
+        return confirmed((once, again))
+    return confirmed((once, again, _show_once(targets, name, scenario)))
 
 
 def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:

@@ -53,6 +53,16 @@ def test_a_difference_that_is_not_reproduced_is_ignored() -> None:
     assert shown(machine(), machine(), checked(OTHER), checked(OTHER)).changed == {TWO}
 
 
+def test_a_third_run_decides_where_two_differ_in_something_else() -> None:
+    """An interrupt gave the problem another signature once, which left only what the traces differ in."""
+    one, other, traces = checked(DIVERGENCE), checked(OTHER), [checked(OTHER)] * 3
+    kernel = machine(one, other, one)
+    assert shown(kernel, machine(), *traces) == ScenarioChange("s", new=frozenset({ONE}), changed=frozenset({TWO}))
+    assert kernel.fresh == [True] * 3
+    kernel = machine(one, one)
+    assert shown(kernel, machine(), *traces).new == {ONE} and kernel.fresh == [True] * 2
+
+
 def test_an_early_end_and_an_alarm_are_problems() -> None:
     stuck = checked(status="stuck")
     assert shown(machine(stuck, stuck), machine()).new == {"ends: stuck"}
