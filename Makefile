@@ -31,7 +31,9 @@ setup-tests:
 	@tools/setup.sh --for-tests --all-targets --pure
 
 test: lint ## lint, then every test, those in real VMs included
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto tests/project tests/unit
+	@# One at a time: each has a QEMU beside it, and some wait for what must happen soon.
+	$(BIN)/pytest tests/vm
 
 lint: setup-tests ## ruff and mypy
 	$(BIN)/ruff check .
