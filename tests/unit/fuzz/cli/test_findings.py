@@ -132,7 +132,8 @@ def test_a_cluster_is_new_if_it_is_new_on_one_target(root: Path) -> None:
     assert "6.1.0-x, new\n" in out and "6.1.0-x, like reset-keeps-banked-registers\n" in out
 
 
-def test_show_has_all_parts(root: Path, capsys: Capture) -> None:
+def test_show_has_all_parts(root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it: in 80 columns the table is another
     everything = json.loads(call(capsys, "--out", str(root), "--format", "json")[1])["findings"]
     one = next(f for f in everything if f["sites"] and f["confirmed"] and f["signature"][0] == "restore")
     status, out = call(capsys, "show", one["id"].partition("-")[2][:10], "--out", str(root), "--trace")
