@@ -32,7 +32,7 @@ setup-tests:
 
 test: lint ## lint, then every test, those in real VMs included
 	$(BIN)/pytest --numprocesses auto tests/project tests/unit
-	@# One at a time: each has a QEMU beside it, and some wait for an answer.
+	@# One at a time: each has a QEMU, too, and some wait for an answer.
 	$(BIN)/pytest tests/vm
 
 lint: setup-tests ## ruff and mypy
