@@ -82,6 +82,8 @@ PROGRAM_SIZE: Final = 63 * PAGE
 TRACE_OFFSET: Final = 64 * PAGE
 
 OP_FORMAT: Final = struct.Struct("<IIQQ")  # operation, step, a, b
+NO_STEP: Final = 0xFFFF_FFFF
+"""The step number of operations and records that belong to no step: the start of the vCPUs, and the last runs."""
 
 OPS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     {

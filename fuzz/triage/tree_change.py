@@ -47,7 +47,7 @@ def _twice(sets: Iterable[Names]) -> Names:
     return frozenset(text for text, times in Counter(chain.from_iterable(sets)).items() if times > 1)
 
 
-def confirmed(runs: Sequence[ScenarioChange]) -> ScenarioChange:
+def _confirmed(runs: Sequence[ScenarioChange]) -> ScenarioChange:
     """Return the differences that at least two runs of a scenario show."""
     return ScenarioChange(
         runs[0].name,
@@ -70,8 +70,8 @@ def compare_scenario(targets: TargetSet[Side], name: str, scenario: Scenario) ->
         return once
     again = _show_once(targets, name, scenario)
     if not again.differs or (again.new, again.fixed) == (once.new, once.fixed):
-        return confirmed((once, again))
-    return confirmed((once, again, _show_once(targets, name, scenario)))
+        return _confirmed((once, again))
+    return _confirmed((once, again, _show_once(targets, name, scenario)))
 
 
 def _show_once(targets: TargetSet[Side], name: str, scenario: Scenario) -> ScenarioChange:

@@ -17,6 +17,7 @@ from harness.layout import CODE
 from harness.protocol import MARK_CALL
 from harness.scenario.code_layout import placed
 from harness.scenario.scenario import Scenario
+from harness.scenario.steps import LEAVES
 from harness.trace import pending
 from harness.trace.events import ENTRY, EXIT, Host, Switch, Trace
 from harness.trace.indexed import IndexedTrace
@@ -30,8 +31,6 @@ _IN_RUN = frozenset({"switch"})
 """Relations about the run of the guest before an exit; all others are about the round of the host after it."""
 _NOT_KEPT = frozenset(mask.reason for mask in MASKS)
 """Bits that a CPU does not keep: a register that is compared without them counts as compared."""
-LEAVES = frozenset({"br", "eret"})
-"""Steps that branch elsewhere."""
 FORGE, VCPU = "forge", "vcpu"
 
 

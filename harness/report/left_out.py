@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.findings.checked import Gap
-from harness.protocol import OPS
+from harness.protocol import NO_STEP, OPS
 from harness.scenario.scenario import Scenario, format_step
 from harness.trace.events import EXIT, Host, Switch, Trace
 
@@ -93,13 +93,12 @@ def left_out(gaps: Iterable[Gap], trace: Trace) -> tuple[LeftOut, ...]:
     found: list[LeftOut] = []
     for what, why, index in gaps:
         event = trace.events[index] if index is not None and index < len(trace.events) else None
-        step = -1 if event is None or event.step >= _NO_STEP else event.step
+        step = -1 if event is None or event.step >= NO_STEP else event.step
         name = event.exit_class if isinstance(event, Switch) and event.kind == EXIT else ""
         found.append(LeftOut(what, why, needs(why), index, step, name))
     return tuple(found)
 
 
-_NO_STEP = 0xFFFF_FFFF
 _OP_NAMES: Mapping[int, str] = MappingProxyType({number: name for name, (number, _) in OPS.items()})
 
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.arch import exits
+from harness.protocol import NO_STEP
 from harness.relations.gic_list_registers import describe, view
 from harness.report.sites import host_sentence, pending_names, user_sentence
 from harness.trace.events import ENTRY, EXIT, USER, Host, Lists, Switch, Trace
 from harness.trace.tracefile import NO_VALUES, changed
-
-NO_STEP = 0xFFFF_FFFF
 
 
 def trace_lines(trace: Trace) -> Iterator[str]:

@@ -10,15 +10,14 @@ from typing import Final
 from harness import protocol
 from harness.arch import registers
 from harness.layout import CODE, CONTEXTS, PROTECTED_MACHINE, VECTORS
+from harness.protocol import NO_STEP
 from harness.scenario.agent_operations import host_arguments, shaping
 from harness.scenario.code_layout import layout_of
 from harness.scenario.requirements import context_named, first_context
 from harness.scenario.scenario import Scenario, Step
-from harness.scenario.steps import KINDS, Actor
+from harness.scenario.steps import KINDS, LEAVES, Actor
 
 Op = tuple[int, int, int, int]  # operation, step of the scenario, its arguments a and b: one protocol.OP_FORMAT
-NO_STEP: Final = 0xFFFF_FFFF
-"""The step number of operations and records that belong to no step: the start of the vCPUs, and the last runs."""
 
 _BEGIN: Final = protocol.OPS["begin"][0]
 _CODE: Final = protocol.OPS["code"][0]
@@ -26,8 +25,6 @@ _SET: Final = protocol.OPS["set"][0]
 _RUN: Final = protocol.OPS["run"][0]
 _VCPU: Final = protocol.OPS["vcpu"][0]
 _LATER: Final = protocol.OPS["later"][0]
-LEAVES: Final = frozenset({"br", "eret"})
-"""Steps that branch out of the code without a trap of their own: the agent must know the step."""
 
 
 def _host_op(step: Step, index: int) -> Op:

@@ -317,3 +317,5 @@ STEP_KINDS: tuple[StepKind, ...] = (
     ),
 )
 KINDS: Mapping[str, StepKind] = MappingProxyType({k.keyword: k for k in STEP_KINDS})
+LEAVES = frozenset({"br", "eret"})
+"""Steps that branch out of the code without a trap of their own."""
